@@ -1,0 +1,163 @@
+package spawn
+
+import (
+	"encoding/binary"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Result is what became of a spawn.
+type Result struct {
+	PID    int // in our PID namespace; 0 when it failed
+	Failed int // index of the operation that failed, -1 for none
+	Errno  syscall.Errno
+	At     time.Time // when the program was executed
+}
+
+// CloneFailed is Result.Failed when no process could be made at all.
+const CloneFailed = -2
+
+// cloneArgs is struct clone_args of clone3(2).
+type cloneArgs struct {
+	flags, pidfd, childTID, parentTID, exitSignal     uint64
+	stack, stackSize, tls, setTID, setTIDSize, cgroup uint64
+}
+
+// Spawn is one running attempt; its fields may be read by a watchdog while
+// Run has not returned.
+type Spawn struct {
+	region []byte
+	pidfd  int32 // of the first process; valid while Run runs
+}
+
+// NewSpawn lays the image out with these descriptors, ready to Run once.
+func NewSpawn(im *Image, files []int) (*Spawn, error) {
+	// Shared, so that reports arrive from a child with a copy of our memory.
+	region, err := unix.Mmap(-1, 0, len(im.Blob), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return nil, err
+	}
+	s := &Spawn{region: region, pidfd: -1}
+	copy(region, im.Blob)
+	base := uint64(uintptr(unsafe.Pointer(&region[0])))
+	for _, at := range im.Pointers {
+		if int(at)+word > len(region) {
+			s.Close()
+			return nil, unix.EBADMSG
+		}
+		offset := binary.NativeEndian.Uint64(region[at:])
+		binary.NativeEndian.PutUint64(region[at:], base+offset)
+	}
+	for _, f := range im.Files {
+		if int(f.Offset)+word > len(region) || int(f.Index) >= len(files) {
+			s.Close()
+			return nil, unix.EBADMSG
+		}
+		binary.NativeEndian.PutUint64(region[f.Offset:], uint64(files[f.Index]))
+	}
+	return s, nil
+}
+
+// Close frees the memory.
+func (s *Spawn) Close() { unix.Munmap(s.region) }
+
+func (s *Spawn) header(n int) uint64 { return binary.NativeEndian.Uint64(s.region[n*word:]) }
+
+// Run clones the process, in the group of cgroup when that is not negative,
+// and returns when it has executed its program or failed.
+// The caller holds the operating system's thread.
+func (s *Spawn) Run(im *Image, cgroup int) Result {
+	args := cloneArgs{
+		// Without CLONE_VFORK a change of oom_score_adj in the child would be
+		// ours too (proc(5): processes sharing memory share it).
+		flags:      im.Flags | unix.CLONE_VFORK | unix.CLONE_CLEAR_SIGHAND | unix.CLONE_PIDFD,
+		pidfd:      uint64(uintptr(unsafe.Pointer(&s.pidfd))),
+		exitSignal: uint64(unix.SIGCHLD),
+	}
+	if !im.Copy {
+		args.flags |= unix.CLONE_VM
+	}
+	if cgroup >= 0 {
+		args.flags |= unix.CLONE_INTO_CGROUP
+		args.cgroup = uint64(cgroup)
+	}
+	pid := blocked(&args, (*byte)(unsafe.Pointer(&s.region[0])))
+	if pid < 0 {
+		return Result{Failed: CloneFailed, Errno: syscall.Errno(-pid)}
+	}
+	result := Result{PID: pid, Failed: -1, At: time.Now()}
+	if failed := s.header(0); failed != 0 {
+		result.Failed, result.Errno = int(failed)-1, syscall.Errno(s.header(1))
+	}
+	if forked := int(s.header(2)); forked != 0 {
+		reap(pid) // the first process only made the second one
+		result.PID = forked
+	}
+	if result.Failed >= 0 {
+		reap(result.PID)
+		result.PID = 0
+	}
+	pidfd := s.pidfd
+	s.pidfd = -1
+	unix.Close(int(pidfd))
+	return result
+}
+
+// Abandon kills a spawn that hangs, for instance in a mount of a dead server.
+// It may be called while Run runs.
+func (s *Spawn) Abandon() {
+	if forked := int(s.header(2)); forked != 0 {
+		unix.Kill(forked, unix.SIGKILL) // still our child: Run has not reaped it
+		return
+	}
+	if s.pidfd >= 0 {
+		unix.PidfdSendSignal(int(s.pidfd), unix.SIGKILL, nil, 0)
+	}
+}
+
+// blocked clones with all signals blocked: a signal must not run a handler of
+// ours in the child, on our stack.
+func blocked(args *cloneArgs, region *byte) int {
+	all, old := ^uint64(0), uint64(0)
+	sigprocmask(&all, &old)
+	pid := cloneInSyscall(args, unsafe.Sizeof(*args), region)
+	sigprocmask(&old, nil)
+	return pid
+}
+
+func sigprocmask(set, old *uint64) {
+	syscall.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK,
+		uintptr(unsafe.Pointer(set)), uintptr(unsafe.Pointer(old)), 8, 0, 0)
+}
+
+// reap collects an ended child of ours.
+func reap(pid int) {
+	for {
+		if _, err := unix.Wait4(pid, nil, 0, nil); err != unix.EINTR {
+			return
+		}
+	}
+}
+
+// cloneInSyscall tells the scheduler that this thread is in the kernel: the
+// child may stay there for long, and a garbage collection must not wait.
+//
+//go:nosplit
+func cloneInSyscall(args *cloneArgs, size uintptr, head *byte) int {
+	entersyscall()
+	pid := clone(args, size, head)
+	exitsyscall()
+	return pid
+}
+
+//go:noescape
+func clone(args *cloneArgs, size uintptr, head *byte) (pid int)
+
+//go:linkname entersyscall runtime.entersyscall
+func entersyscall()
+
+//go:linkname exitsyscall runtime.exitsyscall
+func exitsyscall()
