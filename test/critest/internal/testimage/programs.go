@@ -1,0 +1,45 @@
+package testimage
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// Repository returns the top of the source tree, from any directory in it.
+func Repository() (string, error) {
+	out, err := exec.Command("git", "rev-parse", "--show-toplevel").Output()
+	if err != nil {
+		return "", fmt.Errorf("find the repository: %w", err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+// BuildPrograms compiles what the images contain. Results stay in the
+// repository's cache, where a second build finds them.
+func BuildPrograms(repository string) (Programs, error) {
+	busybox := exec.Command(filepath.Join(repository, "hack/busybox"))
+	busybox.Stderr = os.Stderr
+	path, err := busybox.Output()
+	if err != nil {
+		return Programs{}, fmt.Errorf("hack/busybox: %w", err)
+	}
+	programs := Programs{
+		Busybox:    strings.TrimSpace(string(path)),
+		Webserver:  filepath.Join(repository, ".cache/images/webserver"),
+		NoNewPrivs: filepath.Join(repository, ".cache/images/nonewprivs"),
+	}
+	module := filepath.Join(repository, "test/critest")
+	for _, output := range []string{programs.Webserver, programs.NoNewPrivs} {
+		build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", output, "./images/"+filepath.Base(output))
+		build.Dir = module
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		build.Stderr = os.Stderr
+		if err := build.Run(); err != nil {
+			return Programs{}, fmt.Errorf("build %s: %w", filepath.Base(output), err)
+		}
+	}
+	return programs, nil
+}
