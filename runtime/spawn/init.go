@@ -1,0 +1,46 @@
+package spawn
+
+import (
+	"golang.org/x/sys/unix"
+
+	"cri-mini/runtime/spec"
+)
+
+// nobody is the id under which the reaping init runs.
+const nobody = 65534
+
+// Init makes the program of the small init, the first process of a PID
+// namespace that a whole pod shares. It sees an empty read-only root and has
+// no privilege at all.
+//
+// It expects the files hostproc, user with Surroundings.User, and exe, the
+// sealed copy of our binary: an executable that someone inside could open for
+// writing would be ours on the host as well (CVE-2019-5736).
+func Init(args, env []string, oomScoreAdj *int, s Surroundings) Program {
+	b := &builder{}
+	b.hostLimits(spec.Process{OOMScoreAdj: oomScoreAdj})
+	b.Files = []string{"hostproc", "exe"}
+	if s.User {
+		b.Files = append(b.Files, "user")
+		b.setns("user", unix.CLONE_NEWUSER)
+		b.becomeRoot()
+		b.call("new mount namespace", unix.SYS_UNSHARE, Num(unix.CLONE_NEWNS))
+		b.fork(unix.CLONE_NEWPID)
+	} else {
+		b.Flags = unix.CLONE_NEWNS | unix.CLONE_NEWPID
+	}
+	root := b.filesystem("tmpfs", fixed|unix.MOUNT_ATTR_RDONLY, "nr_inodes=2", "mode=0755")
+	b.call("attach the root file system", unix.SYS_MOVE_MOUNT, Saved(root), Text(""), Num(unix.AT_FDCWD), Text(seedRoot), Num(unix.MOVE_MOUNT_F_EMPTY_PATH))
+	b.call("enter the root file system", unix.SYS_FCHDIR, Saved(root))
+	b.call("pivot to the root file system", unix.SYS_PIVOT_ROOT, Text("."), Text("."))
+	b.call("leave the old root", unix.SYS_UMOUNT2, Text("."), Num(unix.MNT_DETACH))
+	for n := range s.LastCap + 1 {
+		b.call("drop capability "+itoa(n), unix.SYS_PRCTL, Num(unix.PR_CAPBSET_DROP), Num(n), Num(0), Num(0), Num(0))
+	}
+	b.credentials(spec.Process{User: spec.User{UID: nobody, GID: nobody}})
+	b.call("set no_new_privs", unix.SYS_PRCTL, Num(unix.PR_SET_NO_NEW_PRIVS), Num(1), Num(0), Num(0), Num(0))
+	b.call("start a session", unix.SYS_SETSID)
+	b.call("unblock signals", unix.SYS_RT_SIGPROCMASK, Num(unix.SIG_SETMASK), Bytes(make([]byte, 8)), Num(0), Num(8))
+	b.call("execute the init", unix.SYS_EXECVEAT, File("exe"), Text(""), Vector(args), Vector(env), Num(unix.AT_EMPTY_PATH))
+	return b.Program
+}

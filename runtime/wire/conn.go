@@ -1,0 +1,142 @@
+package wire
+
+import (
+	"encoding/binary"
+
+	"golang.org/x/sys/unix"
+)
+
+// A frame on the socket is its length (4 bytes), the number of descriptors (2
+// bytes) and the body. The descriptors travel with marker bytes before the
+// body, at most batch of them with one: the kernel's limit is 253 (SCM_MAX_FD).
+const (
+	frameHead = 6
+	batch     = 240
+	maxFrame  = 16 << 20
+	maxFiles  = 4096
+)
+
+// Send writes a frame on a blocking socket.
+func Send(socket int, body []byte, files []int) error {
+	head := make([]byte, frameHead, frameHead+len(body))
+	binary.LittleEndian.PutUint32(head, uint32(len(body)))
+	binary.LittleEndian.PutUint16(head[4:], uint16(len(files)))
+	if len(files) == 0 {
+		return writeAll(socket, append(head, body...))
+	}
+	if err := writeAll(socket, head); err != nil {
+		return err
+	}
+	for len(files) > 0 {
+		n := min(batch, len(files))
+		if err := sendFiles(socket, files[:n]); err != nil {
+			return err
+		}
+		files = files[n:]
+	}
+	return writeAll(socket, body)
+}
+
+func sendFiles(socket int, files []int) error {
+	for {
+		err := unix.Sendmsg(socket, []byte{0}, unix.UnixRights(files...), nil, unix.MSG_NOSIGNAL)
+		if err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+func writeAll(socket int, b []byte) error {
+	for len(b) > 0 {
+		n, err := unix.SendmsgN(socket, b, nil, nil, unix.MSG_NOSIGNAL)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+// Receive reads a frame from a blocking socket. A peer that has gone is
+// unix.ECONNRESET; the descriptors are close-on-exec and the caller's, also
+// when only the body could not be read.
+func Receive(socket int) (body []byte, files []int, err error) {
+	head := make([]byte, frameHead)
+	if err := readAll(socket, head); err != nil {
+		return nil, nil, err
+	}
+	size, count := binary.LittleEndian.Uint32(head), int(binary.LittleEndian.Uint16(head[4:]))
+	if size > maxFrame || count > maxFiles {
+		return nil, nil, unix.EBADMSG
+	}
+	for len(files) < count {
+		more, err := receiveFiles(socket)
+		files = append(files, more...)
+		if err != nil {
+			CloseAll(files)
+			return nil, nil, err
+		}
+	}
+	body = make([]byte, size)
+	if err := readAll(socket, body); err != nil {
+		CloseAll(files)
+		return nil, nil, err
+	}
+	return body, files, nil
+}
+
+func receiveFiles(socket int) ([]int, error) {
+	control := make([]byte, unix.CmsgSpace(4*batch))
+	for {
+		n, used, flags, _, err := unix.Recvmsg(socket, make([]byte, 1), control, unix.MSG_CMSG_CLOEXEC)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if n == 0 {
+			return nil, unix.ECONNRESET
+		}
+		var files []int
+		messages, err := unix.ParseSocketControlMessage(control[:used])
+		for i := range messages {
+			rights, bad := unix.ParseUnixRights(&messages[i])
+			if bad != nil {
+				err = bad
+			}
+			files = append(files, rights...)
+		}
+		if err == nil && (flags&unix.MSG_CTRUNC != 0 || len(files) == 0) {
+			err = unix.EMFILE // the kernel had to drop some
+		}
+		return files, err
+	}
+}
+
+func readAll(socket int, b []byte) error {
+	for len(b) > 0 {
+		n, err := unix.Read(socket, b)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return unix.ECONNRESET
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+// CloseAll closes descriptors.
+func CloseAll(files []int) {
+	for _, fd := range files {
+		unix.Close(fd)
+	}
+}
