@@ -23,8 +23,11 @@ func (o *options) judge(r *result, leaks []string) (int, error) {
 	for _, line := range v.lines {
 		fmt.Println(line)
 	}
-	for _, leak := range leaks {
+	for _, leak := range leaks[:min(len(leaks), 30)] {
 		v.wrong = append(v.wrong, "left behind: "+leak)
+	}
+	if len(leaks) > 30 {
+		v.wrong = append(v.wrong, fmt.Sprintf("left behind: %d more", len(leaks)-30))
 	}
 	if o.update && o.focus == "" {
 		if err := writePassing(filepath.Join(o.lists, "passing.txt"), v.keep); err != nil {
@@ -83,14 +86,14 @@ func (v *verdict) count(s spec, missing string, listed, focused bool) {
 		if !listed {
 			v.fresh++
 		}
+	case s.state == types.SpecStateSkipped && s.reason == "" && focused:
+		// Not asked for.
 	case s.state == types.SpecStateSkipped && missing != "":
 		v.skipped++
 		if listed {
 			v.keep = append(v.keep, s.name) // other machines have the feature
 		}
 		v.lines = append(v.lines, fmt.Sprintf("SKIP: %s: kernel feature missing: %s", s.name, missing))
-	case s.state == types.SpecStateSkipped && s.reason == "" && focused:
-		// Not asked for.
 	case s.state == types.SpecStateSkipped:
 		v.skipped++
 		v.lines = append(v.lines, fmt.Sprintf("SKIP: %s: %s", s.name, s.reason))

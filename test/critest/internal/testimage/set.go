@@ -51,6 +51,7 @@ func Build(programs Programs) (*Set, error) {
 	for _, image := range catalog(parts) {
 		// Equal contents would be equal images, and removing one would remove
 		// the other from under the specs that use it.
+		image.config.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 		image.config.Labels = map[string]string{"image": image.tags[0]}
 		digest, err := set.add(image.config, image.layers...)
 		if err != nil {
