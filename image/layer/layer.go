@@ -48,6 +48,10 @@ type Info struct {
 	DiffID digest.Digest
 	Size   uint64 // bytes on disk
 	Inodes uint64 // files, directories and others, hard links counted once
+
+	// Opaque says that the layer hides all below it. Overlayfs does not look
+	// at such a mark on the root of a layer: leave the lower ones out.
+	Opaque bool `json:",omitzero"`
 }
 
 // Store keeps unpacked layers, named by diff id. It is safe for concurrent use.
