@@ -40,7 +40,7 @@ func Init(args, env []string, oomScoreAdj *int, s Surroundings) Program {
 	b.credentials(spec.Process{User: spec.User{UID: nobody, GID: nobody}})
 	b.call("set no_new_privs", unix.SYS_PRCTL, Num(unix.PR_SET_NO_NEW_PRIVS), Num(1), Num(0), Num(0), Num(0))
 	b.call("start a session", unix.SYS_SETSID)
-	b.call("unblock signals", unix.SYS_RT_SIGPROCMASK, Num(unix.SIG_SETMASK), Bytes(make([]byte, 8)), Num(0), Num(8))
+	b.signals()
 	b.call("execute the init", unix.SYS_EXECVEAT, File("exe"), Text(""), Vector(args), Vector(env), Num(unix.AT_EMPTY_PATH))
 	return b.Program
 }

@@ -22,7 +22,7 @@ var callNames = map[uintptr]string{
 	unix.SYS_SENDMSG: "sendmsg", unix.SYS_KEYCTL: "keyctl", unix.SYS_PRCTL: "prctl",
 	unix.SYS_SETGROUPS: "setgroups", unix.SYS_SETRESGID: "setresgid",
 	unix.SYS_SETRESUID: "setresuid", unix.SYS_CAPSET: "capset", unix.SYS_SECCOMP: "seccomp",
-	unix.SYS_RT_SIGPROCMASK: "rt_sigprocmask", unix.SYS_EXECVE: "execve",
+	unix.SYS_RT_SIGPROCMASK: "rt_sigprocmask", unix.SYS_RT_SIGACTION: "rt_sigaction", unix.SYS_EXECVE: "execve",
 	unix.SYS_EXECVEAT: "execveat", unix.SYS_FCHOWN: "fchown", unix.SYS_EXIT_GROUP: "exit_group",
 }
 

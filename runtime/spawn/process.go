@@ -109,8 +109,17 @@ func (b *builder) finish(p spec.Process, s Surroundings, join bool) {
 	if p.NoNewPrivs {
 		b.seccomp(p.Seccomp)
 	}
-	b.call("unblock signals", unix.SYS_RT_SIGPROCMASK, Num(unix.SIG_SETMASK), Bytes(make([]byte, 8)), Num(0), Num(8))
+	b.signals()
 	b.execute(p)
+}
+
+// signals gives the program what every program expects: nothing ignored that
+// the monitor ignores, nothing blocked.
+func (b *builder) signals() {
+	for _, n := range []unix.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGTERM} {
+		b.call("reset "+unix.SignalName(n), unix.SYS_RT_SIGACTION, Num(int(n)), words(0, 0, 0, 0), Num(0), Num(8))
+	}
+	b.call("unblock signals", unix.SYS_RT_SIGPROCMASK, Num(unix.SIG_SETMASK), words(0), Num(0), Num(8))
 }
 
 func umask(p spec.Process) uint32 {

@@ -46,6 +46,8 @@ const (
 	Attach          // streams of the task ID
 	CloseStdin      // of the task ID
 	ReopenLog       // of the task ID: continue in the descriptor sent along
+	Files           // all descriptors of the task ID
+	Adopt           // a running process as task ID, from a monitor that died
 	Forget          // the ended task ID
 	Quit            // end the monitor; refused while a task runs
 )

@@ -1,0 +1,162 @@
+package monitor
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"cri-mini/runtime/wire"
+)
+
+// ready is called when the pidfd says that the process has ended.
+func (t *task) ready(m *Monitor, _ uint32) {
+	code, known := t.reap()
+	t.At, t.Code, t.Unknown = time.Now(), code, !known
+	if t.cgroup >= 0 {
+		// Before anyone can remove the group: the count goes with it.
+		t.OOMKilled = code == 128+int32(unix.SIGKILL) && oomKills(t.cgroup) > 0
+		// The container is its first process; what it left goes with it.
+		// With a PID namespace of its own the kernel did that already.
+		writeFile(t.cgroup, "cgroup.kill", "1")
+	}
+	m.unwatch(t.pidfd)
+	t.pidfd = -1
+	for _, s := range t.streams {
+		s.drain(m)
+	}
+	t.closeStdin()
+	t.Ended = true
+	t.writeRecord() // before anyone is told
+	if t.spec.Bound {
+		if c := t.boundTo; c != nil {
+			c.bound = nil
+			c.answer(m, wire.Answer{Failed: -1, Tasks: []wire.Task{t.Task}}, nil)
+		}
+		t.close(m)
+	} else {
+		if t.rootfs >= 0 { // an unmount, no hurry now
+			unix.Close(t.rootfs)
+			t.rootfs = -1
+		}
+		m.tell(t.Task)
+	}
+	m.reapOrphans()
+}
+
+// reap collects the exit code: 128+n after signal n.
+func (t *task) reap() (code int32, known bool) {
+	if t.adopted {
+		return exitOfPidfd(t.pidfd)
+	}
+	var status unix.WaitStatus
+	for {
+		_, err := unix.Wait4(int(t.PID), &status, 0, nil)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return 255, false
+		}
+		return codeOf(status), true
+	}
+}
+
+func codeOf(status unix.WaitStatus) int32 {
+	if status.Signaled() {
+		return 128 + int32(status.Signal())
+	}
+	return int32(status.ExitStatus())
+}
+
+// reapOrphans collects ended processes that came to us because their parent
+// ended first. Tasks are left to their pidfds.
+func (m *Monitor) reapOrphans() {
+	if m.spawners.running() > 0 {
+		return // their children are waited for by them
+	}
+	known := map[int]bool{}
+	for _, s := range m.sources {
+		if t, ok := s.(*task); ok {
+			known[int(t.PID)] = true
+		}
+	}
+	for range 64 {
+		pid := endedChild()
+		if pid <= 0 || known[pid] {
+			return
+		}
+		unix.Wait4(pid, nil, unix.WNOHANG, nil)
+	}
+}
+
+// writeRecord keeps the exit for a daemon that finds neither us nor the
+// process. When the disk is full it is tried again.
+func (t *task) writeRecord() {
+	t.unrecorded = false
+	if t.record < 0 {
+		return
+	}
+	text := `{"code":` + strconv.Itoa(int(t.Code)) + `,"at":"` + t.At.UTC().Format(time.RFC3339Nano) + `"`
+	if t.OOMKilled {
+		text += `,"oomKilled":true`
+	}
+	if t.Unknown {
+		text += `,"unknown":true`
+	}
+	if err := replaceFile(t.record, t.ID, text+"}\n"); err != nil {
+		t.unrecorded = true
+		say("record the exit of ", t.ID, ": ", err.Error())
+	}
+}
+
+// replaceFile writes to another name and renames.
+func replaceFile(dir int, name, text string) error {
+	temp := name + ".new"
+	fd, err := unix.Openat(dir, temp, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	n, err := unix.Write(fd, []byte(text))
+	unix.Close(fd)
+	if err == nil && n < len(text) {
+		err = unix.ENOSPC
+	}
+	if err == nil {
+		err = unix.Renameat(dir, temp, dir, name)
+	}
+	if err != nil {
+		unix.Unlinkat(dir, temp, 0)
+	}
+	return err
+}
+
+func writeFile(dir int, name, text string) error {
+	fd, err := unix.Openat(dir, name, unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	_, err = unix.Write(fd, []byte(text))
+	unix.Close(fd)
+	return err
+}
+
+// oomKills reads the count of processes that the kernel killed in the group
+// for lack of memory. Without a memory controller there is none.
+func oomKills(cgroup int) int {
+	fd, err := unix.Openat(cgroup, "memory.events", unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return 0
+	}
+	defer unix.Close(fd)
+	buffer := make([]byte, 4096)
+	n, _ := unix.Read(fd, buffer)
+	for _, line := range strings.Split(string(buffer[:max(n, 0)]), "\n") {
+		if value, ok := strings.CutPrefix(line, "oom_kill "); ok {
+			count, _ := strconv.Atoi(value)
+			return count
+		}
+	}
+	return 0
+}

@@ -1,0 +1,177 @@
+// Package monitor is the one small process that stays: parent of every
+// container of the node.
+//
+// A Task is a process it started, with its pidfd and the ends of its pipes. A
+// stream carries a task's output into its log and to whoever is attached. A
+// pin is a set of namespaces that live as long as a pod. One thread runs a
+// loop over epoll and owns all of that; the spawners are threads of their own
+// that wait in the mount namespace from which containers are cloned.
+//
+// The daemon may come and go; the monitor needs nothing of it. It must stay
+// small: no package with a big init (no fmt, no os, no net), no files but the
+// descriptors it is given.
+package monitor
+
+import (
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"cri-mini/runtime/wire"
+)
+
+// Monitor is the state of the loop. Only the loop's goroutine touches it.
+type Monitor struct {
+	epoll    int
+	sources  map[int]source // by descriptor
+	tasks    map[string]*task
+	pins     map[string]*pin
+	watchers map[*conn]bool
+	spawners *spawners
+	hostProc int // the host's /proc, for the programs
+	quit     bool
+	buffer   []byte // for reads; no state between two events
+}
+
+// source is something with a descriptor in the epoll set.
+type source interface {
+	ready(m *Monitor, events uint32)
+}
+
+// pin is a set of named descriptors.
+type pin struct {
+	names []string
+	files []int
+}
+
+// Run serves the daemon on a listening socket until it is told to quit.
+func Run(listener int) error {
+	m := &Monitor{
+		sources: map[int]source{}, tasks: map[string]*task{}, pins: map[string]*pin{},
+		watchers: map[*conn]bool{}, buffer: make([]byte, 64<<10),
+	}
+	if err := m.prepare(); err != nil {
+		return err
+	}
+	if err := m.watch(listener, &acceptor{listener}, unix.EPOLLIN); err != nil {
+		return err
+	}
+	events := make([]unix.EpollEvent, 64)
+	for !m.quit {
+		n, err := unix.EpollWait(m.epoll, events, m.nextCheck())
+		if err != nil && err != unix.EINTR {
+			return err
+		}
+		for i := range max(n, 0) {
+			// A source may have been closed by one before it.
+			if s := m.sources[int(events[i].Fd)]; s != nil {
+				s.ready(m, events[i].Events)
+			}
+		}
+		m.check(time.Now())
+	}
+	return nil
+}
+
+func (m *Monitor) prepare() (err error) {
+	// Containers whose parent ends come to us, and none of them may look
+	// into our memory, which holds the descriptors of all others.
+	if err = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	if err = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return err
+	}
+	if m.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return err
+	}
+	if m.hostProc, err = unix.Open("/proc", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+		return err
+	}
+	m.spawners, err = newSpawners()
+	if err != nil {
+		return err
+	}
+	return m.watch(m.spawners.done.fd, m.spawners, unix.EPOLLIN)
+}
+
+// watch adds a descriptor to the loop.
+func (m *Monitor) watch(fd int, s source, events uint32) error {
+	m.sources[fd] = s
+	return unix.EpollCtl(m.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: events, Fd: int32(fd)})
+}
+
+// unwatch takes a descriptor out of the loop and closes it.
+func (m *Monitor) unwatch(fd int) {
+	if fd < 0 {
+		return
+	}
+	delete(m.sources, fd)
+	unix.EpollCtl(m.epoll, unix.EPOLL_CTL_DEL, fd, nil)
+	unix.Close(fd)
+}
+
+// rewatch changes what a descriptor waits for.
+func (m *Monitor) rewatch(fd int, events uint32) {
+	unix.EpollCtl(m.epoll, unix.EPOLL_CTL_MOD, fd, &unix.EpollEvent{Events: events, Fd: int32(fd)})
+}
+
+// nextCheck is the wait in ms until check has something to do; -1 for ever.
+func (m *Monitor) nextCheck() int {
+	if m.spawners.running() > 0 {
+		return 1000
+	}
+	for _, t := range m.tasks {
+		if t.needsCheck() {
+			return 1000
+		}
+	}
+	return 60_000 // orphans
+}
+
+// check does what waits for a time rather than for a descriptor.
+func (m *Monitor) check(now time.Time) {
+	m.spawners.abandonOld(now)
+	for _, t := range m.tasks {
+		t.check(m, now)
+	}
+}
+
+// acceptor takes connections from the daemon.
+type acceptor struct{ fd int }
+
+func (a *acceptor) ready(m *Monitor, _ uint32) {
+	fd, _, err := unix.Accept4(a.fd, unix.SOCK_CLOEXEC)
+	if err != nil {
+		say("accept a connection: ", err.Error())
+		return
+	}
+	peer, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err != nil || peer.Uid != 0 {
+		unix.Close(fd)
+		return
+	}
+	// The daemon sends whole frames; one that stops half way, or does not
+	// read, must not stop the logs of all containers.
+	limit := unix.Timeval{Sec: 2}
+	unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit)
+	unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit)
+	m.watch(fd, &conn{fd: fd}, unix.EPOLLIN)
+}
+
+// tell sends the end of a task to all watchers.
+func (m *Monitor) tell(t wire.Task) {
+	for c := range m.watchers {
+		c.answer(m, wire.Answer{Failed: -1, Tasks: []wire.Task{t}}, nil)
+	}
+}
+
+// say writes a line to stderr, which the daemon made a file.
+func say(parts ...string) {
+	line := time.Now().UTC().Format(time.RFC3339) + " monitor[" + strconv.Itoa(unix.Getpid()) + "]: "
+	for _, p := range parts {
+		line += p
+	}
+	unix.Write(2, []byte(line+"\n"))
+}

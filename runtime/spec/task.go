@@ -1,0 +1,63 @@
+package spec
+
+import (
+	"context"
+	"io"
+	"time"
+)
+
+// MountedRoot is a mounted root file system.
+type MountedRoot interface {
+	// ReadFile returns a regular file below the root, never following a link
+	// out of it. More than limit bytes is an error.
+	ReadFile(name string, limit int64) ([]byte, error)
+	Close() error
+}
+
+// Started is what is known of a process just started.
+type Started struct {
+	PID int // in the node's PID namespace
+	At  time.Time
+}
+
+// Task is a started container as the monitor sees it.
+type Task struct {
+	Started
+	Exit *Exit // nil while it runs
+}
+
+// TaskExit is the end of a container's first process.
+type TaskExit struct {
+	ID   string
+	Exit Exit
+}
+
+// ExecIO says which streams of an exec'ed process the caller wants. With
+// Terminal in the process, Stdout carries both outputs and Stderr is unused.
+type ExecIO struct {
+	Stdin, Stdout, Stderr bool
+}
+
+// Execution is a process joined to a container.
+type Execution interface {
+	PID() int
+	Stdin() io.WriteCloser // nil when not asked for
+	Stdout() io.ReadCloser
+	Stderr() io.ReadCloser
+	Resize(width, height uint16) error // only with a terminal
+	// Wait returns the exit code. It may be called once, at any time.
+	Wait(ctx context.Context) (int, error)
+	// Kill ends the process and everything it started.
+	Kill() error
+	Close() error
+}
+
+// Attachment is a view on the streams of a container's first process.
+type Attachment interface {
+	Stdin() io.WriteCloser // nil without Container.Stdin
+	Stdout() io.ReadCloser // all that is written from now on; EOF at the end
+	Stderr() io.ReadCloser // nil with a terminal
+	Resize(width, height uint16) error
+	// Close detaches. With Container.StdinOnce it also ends the stdin.
+	Close() error
+}
