@@ -1,14 +1,17 @@
 package critest
 
 import (
+	"encoding/json"
 	"flag"
-	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	_ "unsafe" // for go:linkname
 
 	"github.com/onsi/ginkgo/v2"
+	"github.com/onsi/ginkgo/v2/types"
 	"github.com/onsi/gomega"
 	_ "sigs.k8s.io/cri-tools/pkg/benchmark"
 	"sigs.k8s.io/cri-tools/pkg/framework"
@@ -33,17 +36,48 @@ var _ = framework.AddBeforeSuiteCallback(func() {
 	}
 })
 
-// TestCRI is the upstream suite. It needs a runtime, so it runs only when told
-// where one listens (-runtime-endpoint), as the program in ./run does.
+// TestMain leaves the suite out unless it is told, by -runtime-endpoint, where a
+// runtime listens. The program in ./run tells it.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	suite, _ := ginkgo.GinkgoConfiguration()
+	if framework.TestContext.RuntimeServiceAddr == framework.ContainerdSockPathUnix && !suite.DryRun {
+		_ = flag.Set("test.skip", "^TestCRI$") // the testing package has this flag
+	}
+	os.Exit(m.Run())
+}
+
+// TestCRI is the upstream suite.
 func TestCRI(t *testing.T) {
 	suite, reporter := ginkgo.GinkgoConfiguration()
-	if framework.TestContext.RuntimeServiceAddr == framework.ContainerdSockPathUnix && !suite.DryRun {
-		fmt.Println("no -runtime-endpoint: the suite is run by `go run ./run`")
-		return
-	}
 	if flag.Lookup("ginkgo.focus").Value.String() == "" {
 		suite.SkipStrings = append(suite.SkipStrings, "benchmark")
 	}
 	gomega.RegisterFailHandler(ginkgo.Fail)
 	ginkgo.RunSpecs(t, "CRI validation", suite, reporter)
+}
+
+// A new version of the suite must not lose specs without anybody noticing.
+func TestTheSuiteHas117SpecsWithoutBenchmarks(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	report := filepath.Join(t.TempDir(), "report.json")
+	out, err := exec.Command(self, "-test.run=^TestCRI$", "-ginkgo.dry-run", "-ginkgo.json-report="+report).CombinedOutput()
+	if err != nil {
+		t.Fatalf("dry run: %v\n%s", err, out)
+	}
+	text, err := os.ReadFile(report)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var reports []types.Report
+	if err := json.Unmarshal(text, &reports); err != nil {
+		t.Fatal(err)
+	}
+	const want = 117 // 17 more exist on a machine with SELinux
+	if got := reports[0].PreRunStats.SpecsThatWillRun; got != want {
+		t.Errorf("the suite would run %d specs, want %d", got, want)
+	}
 }

@@ -44,6 +44,12 @@ func (o *options) judge(r *result, leaks []string) (int, error) {
 		say("%d specs are promised, %d passed", promised, v.passed)
 	}
 	say("%d passed, %d failed, %d skipped", v.passed, v.failed, v.skipped)
+	if o.totals != "" {
+		line := fmt.Sprintf("%d %d %d\n", v.passed, v.failed, v.skipped)
+		if err := os.WriteFile(o.totals, []byte(line), 0o644); err != nil {
+			return 1, err
+		}
+	}
 	if len(v.wrong) > 0 {
 		return 1, nil
 	}

@@ -20,6 +20,7 @@ type options struct {
 	output string // where logs and the report go
 	lists  string // the directory of passing.txt and skips.txt
 	focus  string
+	totals string
 	update bool
 }
 
@@ -30,6 +31,7 @@ func main() {
 	flag.StringVar(&o.suite, "suite", "", "test `binary` of the suite (default: .cache/bin/critest, built first)")
 	flag.StringVar(&o.lists, "lists", "", "`directory` of passing.txt and skips.txt (default: test/critest)")
 	flag.StringVar(&o.focus, "focus", "", "run only the specs whose name matches this `expression`")
+	flag.StringVar(&o.totals, "totals", "", "`file` to write \"passed failed skipped\" to")
 	flag.BoolVar(&o.update, "update", false, "rewrite passing.txt from this run")
 	flag.Parse()
 

@@ -89,7 +89,7 @@ func (o *options) prepare() error {
 // command re-executes this program as another stage with the same options.
 func (o *options) command(stage string) *exec.Cmd {
 	cmd := exec.Command("/proc/self/exe", "-daemon="+o.daemon, "-suite="+o.suite, "-output="+o.output,
-		"-lists="+o.lists, "-focus="+o.focus, fmt.Sprintf("-update=%t", o.update))
+		"-lists="+o.lists, "-focus="+o.focus, "-totals="+o.totals, fmt.Sprintf("-update=%t", o.update))
 	cmd.Args[0] = "critest-" + stage
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, stageVariable+"=") })
 	cmd.Env = append(cmd.Env, stageVariable+"="+stage)

@@ -1,0 +1,22 @@
+# Every target works as root from a clean clone and prints what it does.
+version := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+
+.PHONY: build run test critest bench clean
+
+build: # the product: one static file
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(version)" -o bin/cri-mini ./cmd/cri-mini
+
+run: build # the main job: a pod from image to end, through the CRI
+	hack/run
+
+test: build # everything this machine can test
+	hack/test
+
+critest: build # only the upstream CRI suite
+	hack/critest
+
+bench: build # times of each call beside what the kernel needs
+	hack/bench
+
+clean:
+	rm -rf bin .cache

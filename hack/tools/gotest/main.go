@@ -1,0 +1,166 @@
+// Command gotest runs the tests of a module, prints what a reader needs of
+// their output, and refuses skips that do not name what is missing.
+//
+//	gotest [-C DIRECTORY] [-totals FILE] [-- go test arguments]
+//
+// A test may skip for one of two reasons, and says which:
+//
+//	kernel feature missing: NAME
+//	missing tool: NAME (Debian package NAME)
+//
+// FILE gets a line "passed failed skipped".
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+var allowedSkip = regexp.MustCompile(`kernel feature missing: \S.*|missing tool: \S+ \(Debian package \S+\)`)
+
+func main() {
+	totals := flag.String("totals", "", "`file` to write the three totals to")
+	module := flag.String("C", ".", "`directory` of the module")
+	flag.Parse()
+	if err := run(*module, *totals, flag.Args()); err != nil {
+		fmt.Fprintf(os.Stderr, "gotest: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func run(module, totals string, arguments []string) error {
+	command := exec.Command("go", append([]string{"test", "-json"}, arguments...)...)
+	command.Dir = module
+	command.Stderr = os.Stderr
+	output, err := command.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := command.Start(); err != nil {
+		return err
+	}
+	r := newReport(os.Stdout)
+	if err := r.read(output); err != nil {
+		return errors.Join(err, command.Process.Kill())
+	}
+	testErr := command.Wait()
+	r.printSkips()
+	if totals != "" {
+		line := fmt.Sprintf("%d %d %d\n", r.passed, r.failed, len(r.skips))
+		if err := os.WriteFile(totals, []byte(line), 0o644); err != nil {
+			return err
+		}
+	}
+	if r.failed > 0 || testErr != nil {
+		return fmt.Errorf("%d failed (go test: %v)", r.failed, testErr)
+	}
+	return nil
+}
+
+// event is a line of go test -json.
+type event struct {
+	Action, Package, Test, Output, ImportPath string
+	Elapsed                                   float64
+}
+
+// report collects the events of all packages.
+type report struct {
+	out            io.Writer
+	passed, failed int
+	skips          []string
+	output         map[string][]string // lines of a package's or test's output
+	failures       map[string]int      // failed tests of a package
+}
+
+func newReport(out io.Writer) *report {
+	return &report{out: out, output: map[string][]string{}, failures: map[string]int{}}
+}
+
+func (r *report) read(stream io.Reader) error {
+	lines := bufio.NewReader(stream)
+	for {
+		line, err := lines.ReadString('\n')
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		var e event
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			return fmt.Errorf("go test said %q: %w", line, err)
+		}
+		r.handle(e)
+	}
+}
+
+func (r *report) handle(e event) {
+	key := e.Package + " " + e.Test
+	switch e.Action {
+	case "output":
+		r.output[key] = append(r.output[key], e.Output)
+		return
+	case "build-output":
+		fmt.Fprint(r.out, e.Output)
+		return
+	case "pass", "skip", "fail":
+	default:
+		return
+	}
+	if e.Test == "" {
+		r.finishPackage(e, r.output[key])
+	} else {
+		r.finishTest(e, strings.Join(r.output[key], ""))
+	}
+	delete(r.output, key)
+}
+
+func (r *report) finishTest(e event, output string) {
+	switch e.Action {
+	case "pass":
+		r.passed++
+	case "fail":
+		r.fail(e.Package)
+		fmt.Fprint(r.out, output)
+	case "skip":
+		reason := allowedSkip.FindString(output)
+		if reason == "" {
+			r.fail(e.Package)
+			fmt.Fprintf(r.out, "FAIL  %s %s: a skip must name a missing kernel feature or tool, not:\n%s", e.Package, e.Test, output)
+			return
+		}
+		r.skips = append(r.skips, fmt.Sprintf("%s %s: %s", e.Package, e.Test, reason))
+	}
+}
+
+func (r *report) fail(pkg string) {
+	r.failed++
+	r.failures[pkg]++
+}
+
+// finishPackage prints one line. A package can fail without a failed test: it
+// does not build, or what watches over its tests found something left behind.
+func (r *report) finishPackage(e event, output []string) {
+	word := map[string]string{"pass": "ok", "fail": "FAIL", "skip": "-"}[e.Action]
+	fmt.Fprintf(r.out, "%-5s %s %.1fs\n", word, e.Package, e.Elapsed)
+	if e.Action == "fail" && r.failures[e.Package] == 0 {
+		r.fail(e.Package)
+		fmt.Fprint(r.out, strings.Join(output, ""))
+	}
+}
+
+func (r *report) printSkips() {
+	slices.Sort(r.skips)
+	for _, skip := range r.skips {
+		fmt.Fprintf(r.out, "SKIP  %s\n", skip)
+	}
+}
