@@ -2,17 +2,16 @@ package main
 
 import (
 	"fmt"
-	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 
+	"cri-mini/test/critest/internal/instance"
 	"cri-mini/test/critest/internal/registry"
 	"cri-mini/test/critest/internal/testimage"
 )
 
-// inside is the third process.
-func inside(o options) (int, error) {
+// inside starts registry, daemon and suite and gives the verdict.
+func (o *options) inside() (int, error) {
 	work, err := os.MkdirTemp("", "critest-")
 	if err != nil {
 		return 1, err
@@ -25,28 +24,28 @@ func inside(o options) (int, error) {
 		return 1, err
 	}
 
-	images, err := buildImages()
+	images, err := testimage.BuildAll(o.repository)
 	if err != nil {
 		return 1, err
 	}
-	d := &daemon{program: o.daemon, work: work, log: filepath.Join(o.output, "daemon.log")}
-	if err := serveImages(images, d.registries()); err != nil {
+	d := &instance.Daemon{Program: o.daemon, Work: work, Log: filepath.Join(o.output, "daemon.log"), Level: "debug"}
+	if err := registry.Serve(images, d.Registries()); err != nil {
 		return 1, err
 	}
-	say("starting %s (log: %s)", o.daemon, d.log)
+	say("starting %s (log: %s)", o.daemon, d.Log)
 	before, err := takeSnapshot(d)
 	if err != nil {
 		return 1, err
 	}
-	if err := d.start(); err != nil {
+	if err := d.Start(); err != nil {
 		return 1, err
 	}
 	digest, err := images.Digest("test-image-digest:latest")
 	if err != nil {
 		return 1, err
 	}
-	result, suiteErr := o.runSuite(d.endpoint(), digest)
-	if err := d.stop(); err != nil {
+	result, suiteErr := o.runSuite(d.Endpoint(), digest)
+	if err := d.Stop(); err != nil {
 		say("FAIL: %v", err)
 		suiteErr = fmt.Errorf("the daemon did not end well")
 	}
@@ -58,28 +57,4 @@ func inside(o options) (int, error) {
 		return 1, err
 	}
 	return o.judge(result, leaks)
-}
-
-func buildImages() (*testimage.Set, error) {
-	repository, err := testimage.Repository()
-	if err != nil {
-		return nil, err
-	}
-	programs, err := testimage.BuildPrograms(repository) // cached by the first process
-	if err != nil {
-		return nil, err
-	}
-	return testimage.Build(programs)
-}
-
-// serveImages starts the registry and tells the daemon, by a mirror for every
-// host, that it has whatever is asked for.
-func serveImages(images *testimage.Set, directory string) error {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return fmt.Errorf("registry: %w", err)
-	}
-	server := &http.Server{Handler: &registry.Handler{Images: images}}
-	go func() { _ = server.Serve(listener) }() // ends with this process
-	return registry.WriteMirror(directory, "http://"+listener.Addr().String(), "")
 }

@@ -8,6 +8,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"cri-mini/test/critest/internal/enclosure"
+	"cri-mini/test/critest/internal/instance"
 )
 
 // snapshot is the kernel objects and files of this run's namespaces. Each is
@@ -15,9 +18,9 @@ import (
 type snapshot map[string]bool
 
 // takeSnapshot is made before the daemon starts.
-func takeSnapshot(d *daemon) (snapshot, error) {
+func takeSnapshot(d *instance.Daemon) (snapshot, error) {
 	s := snapshot{}
-	for _, collect := range []func(snapshot, *daemon) error{mounts, devices, cgroups, processes, files} {
+	for _, collect := range []func(snapshot, *instance.Daemon) error{mounts, devices, cgroups, processes, files} {
 		if err := collect(s, d); err != nil {
 			return nil, err
 		}
@@ -27,7 +30,7 @@ func takeSnapshot(d *daemon) (snapshot, error) {
 
 // leaks returns what is there now and was not before. The kernel frees
 // namespaces with their devices, and cgroups, a moment after the last process.
-func (before snapshot) leaks(d *daemon) ([]string, error) {
+func (before snapshot) leaks(d *instance.Daemon) ([]string, error) {
 	for deadline := time.Now().Add(3 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		now, err := takeSnapshot(d)
 		if err != nil {
@@ -46,7 +49,7 @@ func (before snapshot) leaks(d *daemon) ([]string, error) {
 	}
 }
 
-func mounts(s snapshot, _ *daemon) error {
+func mounts(s snapshot, _ *instance.Daemon) error {
 	table, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return err
@@ -57,7 +60,7 @@ func mounts(s snapshot, _ *daemon) error {
 	return nil
 }
 
-func devices(s snapshot, _ *daemon) error {
+func devices(s snapshot, _ *instance.Daemon) error {
 	entries, err := os.ReadDir("/sys/class/net")
 	for _, entry := range entries {
 		s["network device "+entry.Name()] = true
@@ -65,8 +68,8 @@ func devices(s snapshot, _ *daemon) error {
 	return err
 }
 
-func cgroups(s snapshot, _ *daemon) error {
-	return walk(cgroupRoot, func(path string, entry os.DirEntry) {
+func cgroups(s snapshot, _ *instance.Daemon) error {
+	return walk(enclosure.CgroupRoot, func(path string, entry os.DirEntry) {
 		if entry.IsDir() {
 			s["cgroup "+path] = true
 		}
@@ -75,7 +78,7 @@ func cgroups(s snapshot, _ *daemon) error {
 
 // processes lists all of the PID namespace: its other members are children of
 // the daemon, or were.
-func processes(s snapshot, _ *daemon) error {
+func processes(s snapshot, _ *instance.Daemon) error {
 	entries, err := os.ReadDir("/proc")
 	for _, entry := range entries {
 		pid, notPID := strconv.Atoi(entry.Name())
@@ -90,10 +93,10 @@ func processes(s snapshot, _ *daemon) error {
 
 // files lists what may not outlive the pods. Images are not among it: keeping
 // them is what the root directory is for.
-func files(s snapshot, d *daemon) error {
-	for _, dir := range []string{"/run/cri-mini", "/var/lib/cri-mini", "/etc/cri-mini", "/run/netns", d.root(), d.state()} {
+func files(s snapshot, d *instance.Daemon) error {
+	for _, dir := range []string{"/run/cri-mini", "/var/lib/cri-mini", "/etc/cri-mini", "/run/netns", d.Root(), d.State()} {
 		err := walk(dir, func(path string, entry os.DirEntry) {
-			inside, _ := filepath.Rel(d.root(), path)
+			inside, _ := filepath.Rel(d.Root(), path)
 			if top, _, _ := strings.Cut(inside, "/"); !entry.IsDir() && top != "images" && top != "layers" && top != "blobs" {
 				s["file "+path] = true
 			}

@@ -7,9 +7,9 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-)
 
-const cgroupRoot = "/sys/fs/cgroup"
+	"cri-mini/test/critest/internal/enclosure"
+)
 
 // features tells how this machine shows that it has what a spec needs.
 var features = map[string]func() bool{
@@ -18,7 +18,7 @@ var features = map[string]func() bool{
 		return strings.TrimSpace(string(text)) == "Y"
 	},
 	"cgroup2-memory": func() bool {
-		text, _ := os.ReadFile(filepath.Join(cgroupRoot, "cgroup.controllers"))
+		text, _ := os.ReadFile(filepath.Join(enclosure.CgroupRoot, "cgroup.controllers"))
 		return slices.Contains(strings.Fields(string(text)), "memory")
 	},
 }

@@ -1,19 +1,19 @@
-// Command run puts the upstream suite to a real daemon.
-//
-// It works in three processes. The first builds what is needed and makes new
-// namespaces; the second is PID 1 in them, mounts their file systems and reaps;
-// the third starts registry, daemon and suite and gives the verdict. So the
-// machine keeps its mounts, addresses and ports, whatever the daemon does, and
-// what the daemon leaves behind is easy to see.
+// Command run puts the upstream suite to a real daemon and judges the outcome.
+// It works in an enclosure, so the machine keeps its mounts, addresses and ports
+// whatever the daemon does, and what the daemon leaves behind is easy to see.
 package main
 
 import (
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
+
+	"cri-mini/test/critest/internal/enclosure"
+	"cri-mini/test/critest/internal/testimage"
 )
 
-// options are the same in all three processes.
 type options struct {
 	daemon string // the program under test
 	suite  string // the suite's test binary
@@ -22,26 +22,68 @@ type options struct {
 	focus  string
 	totals string
 	update bool
+
+	repository string
 }
 
 func main() {
 	var o options
 	flag.StringVar(&o.daemon, "daemon", "", "`program` to test (default: bin/cri-mini of the repository)")
 	flag.StringVar(&o.output, "output", "", "`directory` for logs and the report (default: .cache/critest)")
-	flag.StringVar(&o.suite, "suite", "", "test `binary` of the suite (default: .cache/bin/critest, built first)")
 	flag.StringVar(&o.lists, "lists", "", "`directory` of passing.txt and skips.txt (default: test/critest)")
 	flag.StringVar(&o.focus, "focus", "", "run only the specs whose name matches this `expression`")
 	flag.StringVar(&o.totals, "totals", "", "`file` to write \"passed failed skipped\" to")
 	flag.BoolVar(&o.update, "update", false, "rewrite passing.txt from this run")
 	flag.Parse()
 
-	stages := map[string]func(options) (int, error){"": outside, "init": initial, "inside": inside}
-	status, err := stages[os.Getenv(stageVariable)](o)
+	status, err := 1, o.fill()
+	if err == nil {
+		status, err = enclosure.Main(o.build, o.inside)
+	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "critest: %v\n", err)
 		status = 1
 	}
 	os.Exit(status)
+}
+
+// fill puts defaults in place of what was not given.
+func (o *options) fill() (err error) {
+	if o.repository, err = testimage.Repository(); err != nil {
+		return err
+	}
+	o.suite = filepath.Join(o.repository, ".cache/bin/critest")
+	for option, value := range map[*string]string{
+		&o.daemon: "bin/cri-mini",
+		&o.output: ".cache/critest",
+		&o.lists:  "test/critest",
+	} {
+		if *option == "" {
+			*option = filepath.Join(o.repository, value)
+		}
+		if *option, err = filepath.Abs(*option); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// build makes what the run needs, where there is still a network.
+func (o *options) build() error {
+	if _, err := os.Stat(o.daemon); err != nil {
+		return fmt.Errorf("daemon: %w (make build makes it)", err)
+	}
+	say("building the suite")
+	build := exec.Command("go", "test", "-c", "-o", o.suite, ".")
+	build.Dir, build.Stderr = filepath.Join(o.repository, "test/critest"), os.Stderr
+	if err := build.Run(); err != nil {
+		return fmt.Errorf("build the suite: %w", err)
+	}
+	say("building the programs of the images")
+	if _, err := testimage.BuildPrograms(o.repository); err != nil {
+		return err
+	}
+	return os.MkdirAll(o.output, 0o755)
 }
 
 // say tells what is being done.

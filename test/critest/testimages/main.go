@@ -35,11 +35,7 @@ func run(listen, hosts, login string, secure bool) error {
 	if err != nil {
 		return err
 	}
-	programs, err := testimage.BuildPrograms(repository)
-	if err != nil {
-		return err
-	}
-	images, err := testimage.Build(programs)
+	images, err := testimage.BuildAll(repository)
 	if err != nil {
 		return err
 	}

@@ -2,8 +2,12 @@ package registry
 
 import (
 	"fmt"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
+
+	"cri-mini/test/critest/internal/testimage"
 )
 
 // WriteMirror writes a hosts.toml below directory that sends every pull, of any
@@ -18,4 +22,16 @@ func WriteMirror(directory, url, authority string) error {
 		text += fmt.Sprintf("  ca = %q\n", authority)
 	}
 	return os.WriteFile(path, []byte(text), 0o644)
+}
+
+// Serve starts a registry on a free port of the loopback device, for as long as
+// this process lives, and writes a mirror for it below directory.
+func Serve(images *testimage.Set, directory string) error {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return fmt.Errorf("registry: %w", err)
+	}
+	server := &http.Server{Handler: &Handler{Images: images}}
+	go func() { _ = server.Serve(listener) }()
+	return WriteMirror(directory, "http://"+listener.Addr().String(), "")
 }

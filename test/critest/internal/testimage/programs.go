@@ -43,3 +43,12 @@ func BuildPrograms(repository string) (Programs, error) {
 	}
 	return programs, nil
 }
+
+// BuildAll builds programs and images.
+func BuildAll(repository string) (*Set, error) {
+	programs, err := BuildPrograms(repository)
+	if err != nil {
+		return nil, err
+	}
+	return Build(programs)
+}

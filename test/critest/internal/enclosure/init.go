@@ -1,4 +1,4 @@
-package main
+package enclosure
 
 import (
 	"errors"
@@ -11,17 +11,17 @@ import (
 
 // initial is PID 1 of the new namespaces: it mounts what belongs to them, starts
 // the third process and reaps whatever loses its parent.
-func initial(o options) (int, error) {
+func initial() (int, error) {
 	if err := mountOwn(); err != nil {
 		return 1, err
 	}
-	if err := enableControllers(); err != nil {
+	if err := moveToLeaf(); err != nil {
 		return 1, err
 	}
 	if err := raiseLoopback(); err != nil {
 		return 1, fmt.Errorf("raise lo: %w", err)
 	}
-	cmd := o.command("inside")
+	cmd := command("inside")
 	if err := cmd.Start(); err != nil {
 		return 1, err
 	}
@@ -66,11 +66,11 @@ func mountOwn() error {
 	return nil
 }
 
-// enableControllers moves this process into a leaf, because a cgroup that has
+// moveToLeaf moves this process into a leaf, because a cgroup that has
 // processes cannot hand controllers to its children. What the daemon enables
 // from there on is its own matter.
-func enableControllers() error {
-	leaf := filepath.Join(cgroupRoot, "suite")
+func moveToLeaf() error {
+	leaf := filepath.Join(CgroupRoot, "tests")
 	if err := os.Mkdir(leaf, 0o755); err != nil {
 		return err
 	}
