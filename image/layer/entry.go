@@ -140,6 +140,9 @@ func parseWhiteout(path []string) (e entry, special bool, err error) {
 	return entry{}, false, nil
 }
 
+// maxFile is below what ext4 and an EROFS image can hold.
+const maxFile = 8 << 40
+
 func parseNode(h *tar.Header) (*tree.Node, error) {
 	fileType, err := parseType(h)
 	if err != nil {
@@ -155,8 +158,8 @@ func parseNode(h *tar.Header) (*tree.Node, error) {
 	n.Sec, n.Nsec = parseTime(h)
 	switch fileType {
 	case unix.S_IFREG:
-		if n.Size = h.Size; n.Size < 0 {
-			return nil, invalidf("size %d", h.Size)
+		if n.Size = h.Size; n.Size < 0 || n.Size > maxFile {
+			return nil, invalidf("size %d is out of range", h.Size)
 		}
 	case unix.S_IFLNK:
 		if n.Target, err = parseTarget(h.Linkname); err != nil {

@@ -1,26 +1,36 @@
-// Package testtool lets a test say which program from outside it needs. A
-// machine without the program skips the test with a line that names the
-// program and the Debian package, so that `make test` can list what it could
-// not run. It installs nothing.
+// Package testtool finds programs of other projects that a test compares with
+// or checks against. A Missing tool is a typed reason to skip, so that a run of
+// the tests can list what it could not check and what to install.
 package testtool
 
 import (
+	"fmt"
 	"os/exec"
 	"testing"
 )
 
-// Need returns the path of a program, or skips t.
-func Need(t testing.TB, tool, debianPackage string) string {
-	t.Helper()
-	path, err := exec.LookPath(tool)
-	if err != nil {
-		Missing(t, tool, debianPackage)
-	}
-	return path
+// Missing says which tool a test lacks and which Debian package has it.
+type Missing struct{ Tool, Package string }
+
+func (m *Missing) Error() string {
+	return fmt.Sprintf("tool missing: %s (apt-get install %s)", m.Tool, m.Package)
 }
 
-// Missing skips t because of a tool that is no program, such as a C library.
-func Missing(t testing.TB, tool, debianPackage string) {
+// Find returns the path of a tool, or *Missing.
+func Find(tool, pkg string) (string, error) {
+	path, err := exec.LookPath(tool)
+	if err != nil {
+		return "", &Missing{tool, pkg}
+	}
+	return path, nil
+}
+
+// Need returns the path of a tool and skips the test when there is none.
+func Need(t testing.TB, tool, pkg string) string {
 	t.Helper()
-	t.Skipf("missing tool: %s (Debian package %s)", tool, debianPackage)
+	path, err := Find(tool, pkg)
+	if err != nil {
+		t.Skip(err)
+	}
+	return path
 }
