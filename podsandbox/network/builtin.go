@@ -1,0 +1,205 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"cri-mini/internal/undo"
+	"cri-mini/podsandbox/network/internal/bridge"
+	"cri-mini/podsandbox/network/internal/conntrack"
+	"cri-mini/podsandbox/network/internal/firewall"
+	"cri-mini/podsandbox/network/internal/ipam"
+	"cri-mini/podsandbox/network/internal/netns"
+	"cri-mini/podsandbox/network/internal/rtnl"
+)
+
+// builtin is the form that needs no plugins.
+type builtin struct {
+	n        *Network
+	ipv6     bool
+	bridge   *bridge.Bridge
+	firewall *firewall.Table
+	nf       *rtnl.Socket // talks to conntrack; closing it is slow, like that of the firewall
+
+	mu      sync.Mutex // one repair or change of subnets at a time
+	failed  error      // why it is not ready
+	pool    *ipam.Pool // nil before the first ensure
+	retired [][]netip.Prefix
+}
+
+func newBuiltin(n *Network) (*builtin, error) {
+	ipv6, err := bridge.HasIPv6(n.host)
+	if err != nil {
+		return nil, err
+	}
+	f := &builtin{n: n, ipv6: ipv6 && n.opt.IPv6, failed: errors.New("pod network was not started")}
+	if f.bridge, err = bridge.Open(n.opt.Bridge, n.opt.Instance, n.host, f.ipv6); err != nil {
+		return nil, err
+	}
+	err = netns.Do(n.host, func() (err error) {
+		f.nf, err = rtnl.Open(unix.NETLINK_NETFILTER)
+		return err
+	})
+	if err != nil {
+		return nil, errors.Join(err, f.bridge.Close())
+	}
+	name := "cri-mini-" + strings.TrimPrefix(bridge.DefaultName(n.opt.Instance), "cm-")
+	f.firewall = firewall.New(name, n.host)
+	return f, nil
+}
+
+func (f *builtin) name() string { return formBuiltin }
+
+func (f *builtin) close() error {
+	return errors.Join(f.bridge.Close(), f.nf.Close(), f.firewall.Close())
+}
+
+// connect gives the pod addresses, a veth pair and its host ports.
+func (f *builtin) connect(ctx context.Context, e *entry, pod Pod, ns *os.File) error {
+	if err := f.ready(); err != nil {
+		return err
+	}
+	var back undo.Stack
+	defer back.Run()
+	if err := f.attach(e, ns, &back); err != nil {
+		return err
+	}
+	if err := f.openPorts(e, &back); err != nil {
+		return err
+	}
+	back.Keep()
+	return nil
+}
+
+// attach tries address after address: one whose veth pair still exists is in
+// use by a pod that is on its way out, or whose namespace something holds.
+func (f *builtin) attach(e *entry, ns *os.File, back *undo.Stack) error {
+	for repaired := false; ; {
+		pool := f.current()
+		addresses, err := pool.Take()
+		if err != nil {
+			return err
+		}
+		f.n.mu.Lock()
+		e.Addresses = addresses
+		e.Interfaces = []Interface{{
+			Name: bridge.PodInterface,
+			MAC:  bridge.MAC(addresses).String(),
+			Host: f.bridge.PortName(addresses),
+		}}
+		rec := e.record
+		f.n.mu.Unlock()
+		if err := f.n.records.save(rec); err != nil {
+			pool.Release(addresses)
+			return err
+		}
+		err = f.bridge.Attach(e.ID, ns, addresses)
+		switch {
+		case err == nil:
+			back.Add(func() error { pool.Release(addresses); return nil })
+			back.Add(func() error { return f.n.records.remove(e.ID) })
+			back.Add(func() error { return f.bridge.Detach(f.bridge.PortName(addresses)) })
+			return nil
+		case errors.Is(err, bridge.ErrInUse):
+			f.retire(addresses)
+			continue
+		case errors.Is(err, bridge.ErrLost) && !repaired:
+			repaired = true
+			pool.Release(addresses)
+			if err = f.ensure(); err == nil {
+				continue
+			}
+		default:
+			pool.Release(addresses)
+		}
+		return errors.Join(err, f.n.records.remove(e.ID))
+	}
+}
+
+// retire keeps addresses from being tried again until Collect has looked.
+func (f *builtin) retire(addresses []netip.Prefix) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.retired = append(f.retired, addresses)
+}
+
+func (f *builtin) openPorts(e *entry, back *undo.Stack) error {
+	ports := translations(e.Ports, e.Addresses)
+	if len(ports) == 0 {
+		return nil
+	}
+	back.Add(func() error { return f.closePorts(e) })
+	if err := f.firewall.Add(ports); err != nil {
+		// Somebody flushed the ruleset, or a crash left an entry: start afresh.
+		if again := f.ensure(); again != nil {
+			return errors.Join(err, again)
+		}
+	}
+	return f.forgetStale(ports)
+}
+
+func (f *builtin) closePorts(e *entry) error {
+	ports := translations(e.Ports, e.Addresses)
+	if len(ports) == 0 {
+		return nil
+	}
+	f.n.mu.Lock()
+	e.leaving = true // so that rulesOf leaves it out
+	f.n.mu.Unlock()
+	if err := f.firewall.Remove(ports); err != nil {
+		if again := f.ensure(); again != nil {
+			return errors.Join(err, again)
+		}
+	}
+	return f.forget(ports, func(flow conntrack.Flow) bool {
+		return slices.ContainsFunc(e.Addresses, func(a netip.Prefix) bool { return a.Addr() == flow.Answering })
+	})
+}
+
+// forgetStale ends conversations with the host ports' former owners.
+func (f *builtin) forgetStale(ports []firewall.Port) error {
+	if !slices.ContainsFunc(ports, isUDP) {
+		return nil
+	}
+	own, err := f.bridge.HostAddrs()
+	if err != nil {
+		return err
+	}
+	return f.forget(ports, func(flow conntrack.Flow) bool {
+		return flow.Addressed.IsLoopback() ||
+			slices.ContainsFunc(own, func(a rtnl.Addr) bool { return a.Prefix.Addr() == flow.Addressed })
+	})
+}
+
+func (f *builtin) forget(ports []firewall.Port, stale func(conntrack.Flow) bool) error {
+	var err error
+	for _, p := range ports {
+		if isUDP(p) {
+			err = errors.Join(err, conntrack.ForgetUDP(f.nf, p.HostPort, stale))
+		}
+	}
+	return err
+}
+
+func isUDP(p firewall.Port) bool { return p.Protocol == unix.IPPROTO_UDP }
+
+// disconnect needs no namespace: the veth pair ends with it.
+func (f *builtin) disconnect(ctx context.Context, e *entry, ns *os.File) error {
+	if err := f.closePorts(e); err != nil {
+		return err
+	}
+	if err := f.n.records.remove(e.ID); err != nil {
+		return err
+	}
+	if pool := f.current(); pool != nil {
+		pool.Release(e.Addresses)
+	}
+	return nil
+}

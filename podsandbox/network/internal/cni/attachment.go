@@ -1,0 +1,4 @@
+// Package cni runs CNI plugins.
+package cni
+
+type Attachment struct{}

@@ -1,0 +1,86 @@
+package network
+
+import (
+	"context"
+	"time"
+)
+
+// pace is how often things that nobody announces are looked at.
+const pace = 5 * time.Second
+
+// Status tells why pods cannot be connected, or returns nil. It does not ask
+// kernel or plugins, which are looked at in the background.
+func (n *Network) Status() error {
+	via, err := n.form()
+	if err != nil {
+		return err
+	}
+	if via == form(n.builtin) {
+		return n.builtin.status()
+	}
+	return n.external.status()
+}
+
+func (f *builtin) status() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.failed
+}
+
+// Describe shows what the network consists of, for people.
+func (n *Network) Describe() map[string]any {
+	d := map[string]any{"mode": n.opt.Mode}
+	if err := n.Status(); err != nil {
+		d["error"] = err.Error()
+	}
+	via, err := n.form()
+	if err == nil {
+		d["form"] = via.name()
+	}
+	n.mu.Lock()
+	pods := map[string]int{}
+	for _, e := range n.pods {
+		pods[e.Form]++
+	}
+	d["pods"], d["hostPorts"] = pods, len(n.ports)
+	n.mu.Unlock()
+	if pool := n.builtin.current(); pool != nil {
+		d["builtin"] = map[string]any{
+			"bridge":  n.builtin.bridge.Name,
+			"subnets": pool.Subnets(),
+			"taken":   pool.Taken(),
+			"table":   "inet " + n.builtin.firewall.Name(),
+		}
+	}
+	if n.external != nil {
+		d["cni"] = n.external.describe()
+	}
+	return d
+}
+
+// watch looks after the network until ctx ends.
+func (n *Network) watch(ctx context.Context) {
+	tick := time.NewTicker(pace)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if err := n.builtin.tend(); err != nil {
+			n.log.Warn("pod network is not ready", "err", err)
+		}
+	}
+}
+
+// tend makes the form ready once it is wanted, and keeps it so.
+func (f *builtin) tend() error {
+	if !f.wanted() {
+		return nil
+	}
+	if f.status() != nil {
+		return f.ready()
+	}
+	return f.check()
+}
