@@ -78,6 +78,9 @@ type Rootfs struct {
 	// makes the upper and work folders of overlayfs. It must be absent or
 	// what an earlier call with the same container made.
 	Writable string
+	// IDs, when not nil, is the mapping of the pod: files that belong to 0 on
+	// disk belong to the root of its user namespace.
+	IDs *IDMapping
 }
 
 // Layer is an unpacked image layer on the host.

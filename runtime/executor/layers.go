@@ -1,0 +1,111 @@
+package executor
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"cri-mini/runtime/internal/mount"
+	"cri-mini/runtime/spec"
+)
+
+// layerMounts are the mounts of layers that are files, one for each, shared
+// by all containers: every mount of the same file would cache it again.
+type layerMounts struct {
+	mu     sync.Mutex // guards mounts
+	mounts map[string]*mount.Tree
+}
+
+// open gives a descriptor of a layer's root, the caller's.
+func (l *layerMounts) open(layer spec.Layer) (*os.File, error) {
+	if layer.Form != spec.ErofsLayer {
+		f, err := os.OpenFile(layer.Path, unix.O_PATH|unix.O_DIRECTORY, 0)
+		if err != nil {
+			return nil, fmt.Errorf("layer: %w", err)
+		}
+		return f, nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	tree := l.mounts[layer.Path]
+	if tree == nil {
+		var err error
+		if tree, err = mount.Erofs(layer.Path); err != nil {
+			return nil, fmt.Errorf("layer %s: %w", layer.Path, err)
+		}
+		if l.mounts == nil {
+			l.mounts = map[string]*mount.Tree{}
+		}
+		l.mounts[layer.Path] = tree
+	}
+	return dup(tree.File)
+}
+
+// sweep lets go of layers whose files have been removed; their space on disk
+// is free only after that.
+func (l *layerMounts) sweep() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for path, tree := range l.mounts {
+		if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
+			tree.Close()
+			delete(l.mounts, path)
+		}
+	}
+}
+
+func (l *layerMounts) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, tree := range l.mounts {
+		tree.Close()
+	}
+	l.mounts = nil
+}
+
+// stack mounts layers over each other, bottom first, below a writable layer
+// or, without one, read-only. With a mapping the files show its ids.
+func (e *Executor) stack(layers []spec.Layer, upper, work *os.File, ids *spec.IDMapping) (*mount.Tree, error) {
+	var opened []*os.File
+	defer func() {
+		for _, f := range opened {
+			f.Close()
+		}
+	}()
+	for _, layer := range layers {
+		f, err := e.layers.open(layer)
+		if err != nil {
+			return nil, err
+		}
+		opened = append(opened, f)
+		if ids != nil {
+			mapped, err := e.mapped(f, *ids)
+			if err != nil {
+				return nil, err
+			}
+			opened[len(opened)-1] = mapped
+			f.Close()
+		}
+	}
+	return mount.Overlay(opened, upper, work)
+}
+
+// mapped is an id-mapped view of an open folder.
+func (e *Executor) mapped(f *os.File, ids spec.IDMapping) (*os.File, error) {
+	users, err := e.userNS(ids)
+	if err != nil {
+		return nil, err
+	}
+	tree, err := mount.CloneFile(f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", f.Name(), err)
+	}
+	if err := tree.MapIDs(users); err != nil {
+		tree.Close()
+		return nil, fmt.Errorf("%s: %w", f.Name(), err)
+	}
+	return tree.File, nil
+}

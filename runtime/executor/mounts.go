@@ -1,0 +1,182 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"cri-mini/runtime/internal/mount"
+	"cri-mini/runtime/spec"
+)
+
+// mounts makes what the container asked for, each one detached, and tells
+// which are folders.
+func (e *Executor) mounts(ctx context.Context, s spec.Container, made files) (folders []bool, err error) {
+	for i, m := range s.Mounts {
+		tree, err := e.mount(ctx, m, s)
+		if err != nil {
+			return nil, fmt.Errorf("mount %s: %w", m.Target, err)
+		}
+		made["mount"+strconv.Itoa(i)] = tree.File
+		folder, err := tree.IsFolder()
+		if err != nil {
+			return nil, fmt.Errorf("mount %s: %w", m.Target, err)
+		}
+		folders = append(folders, folder)
+	}
+	return folders, nil
+}
+
+func (e *Executor) mount(ctx context.Context, m spec.Mount, s spec.Container) (tree *mount.Tree, err error) {
+	switch m.Kind {
+	case spec.BindMount:
+		tree, err = e.bind(ctx, m)
+	case spec.ImageMount:
+		tree, err = e.imageVolume(m, s)
+	case spec.TmpfsMount:
+		tree, err = mount.New("tmpfs", 0, mount.Option{Key: "mode", Value: "1777"}, mount.Option{Key: "size", Value: strconv.FormatInt(m.Size, 10)})
+	default:
+		err = fmt.Errorf("kind %q", m.Kind)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := e.dress(tree, m); err != nil {
+		tree.Close()
+		return nil, err
+	}
+	return tree, nil
+}
+
+// bind clones a path of the host. The path may be on a server that does not
+// answer; then only this call gives up, at its deadline.
+func (e *Executor) bind(ctx context.Context, m spec.Mount) (*mount.Tree, error) {
+	if err := checkPropagation(m); err != nil {
+		return nil, err
+	}
+	type result struct {
+		tree *mount.Tree
+		err  error
+	}
+	done := make(chan result, 1)
+	go func() {
+		tree, err := mount.Bind(m.Source)
+		done <- result{tree, err}
+	}()
+	select {
+	case r := <-done:
+		if r.err != nil {
+			return nil, fmt.Errorf("host path %s: %w", m.Source, r.err)
+		}
+		return r.tree, nil
+	case <-ctx.Done():
+		go func() {
+			if r := <-done; r.tree != nil {
+				r.tree.Close()
+			}
+		}()
+		return nil, fmt.Errorf("host path %s does not answer: %w", m.Source, ctx.Err())
+	}
+}
+
+// dress gives a mount its attributes while nobody can see it yet.
+func (e *Executor) dress(tree *mount.Tree, m spec.Mount) error {
+	if m.IDs != nil {
+		users, err := e.userNS(*m.IDs)
+		if err != nil {
+			return err
+		}
+		if err := tree.MapIDs(users); err != nil {
+			return err
+		}
+	}
+	if m.Kind == spec.BindMount {
+		if err := tree.Propagate(m.Propagation); err != nil {
+			return fmt.Errorf("propagation %s: %w", m.Propagation, err)
+		}
+	}
+	var attributes uint64
+	for _, a := range []struct {
+		set bool
+		bit uint64
+	}{{m.ReadOnly, unix.MOUNT_ATTR_RDONLY}, {m.NoExec, unix.MOUNT_ATTR_NOEXEC}, {m.NoDev, unix.MOUNT_ATTR_NODEV}, {m.NoSuid, unix.MOUNT_ATTR_NOSUID}} {
+		if a.set {
+			attributes |= a.bit
+		}
+	}
+	if attributes != 0 {
+		if err := tree.Set(attributes, false); err != nil {
+			return fmt.Errorf("mount options: %w", err)
+		}
+	}
+	if m.RecursiveReadOnly {
+		if err := tree.Set(unix.MOUNT_ATTR_RDONLY, true); err != nil {
+			return fmt.Errorf("recursive read-only: %w", err)
+		}
+	}
+	return nil
+}
+
+// imageVolume shows an image, or a part of it, read-only. The empty folder
+// below the layers lets overlayfs hide what they delete also where there is
+// only one.
+func (e *Executor) imageVolume(m spec.Mount, s spec.Container) (*mount.Tree, error) {
+	empty := filepath.Join(s.Rootfs.Writable, "empty")
+	if err := os.MkdirAll(empty, 0o755); err != nil {
+		return nil, err
+	}
+	layers := append([]spec.Layer{{Path: empty, Form: spec.DirectoryLayer}}, m.Layers...)
+	tree, err := e.stack(layers, nil, nil, m.IDs)
+	if err != nil {
+		return nil, err
+	}
+	sub := strings.Trim(m.SubPath, "/")
+	if sub == "" {
+		return tree, nil
+	}
+	defer tree.Close()
+	part, err := tree.Open(sub, unix.O_PATH)
+	if err != nil {
+		return nil, fmt.Errorf("image sub path %q: %w", m.SubPath, errors.Unwrap(err))
+	}
+	defer part.Close()
+	return mount.CloneFile(part)
+}
+
+// checkPropagation refuses what the kernel would silently not do: mounts pass
+// on only from a mount that is shared itself.
+func checkPropagation(m spec.Mount) error {
+	if m.Propagation == spec.Private || m.Propagation == "" {
+		return nil
+	}
+	var st unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, m.Source, 0, unix.STATX_MNT_ID, &st); err != nil {
+		return fmt.Errorf("host path %s: %w", m.Source, err)
+	}
+	table, err := os.ReadFile("/proc/thread-self/mountinfo")
+	if err != nil {
+		return err
+	}
+	for _, line := range strings.Split(string(table), "\n") {
+		fields := strings.Fields(line)
+		if len(fields) < 7 || fields[0] != strconv.FormatUint(st.Mnt_id, 10) {
+			continue
+		}
+		for _, option := range fields[6:] {
+			if option == "-" {
+				break
+			}
+			if strings.HasPrefix(option, "shared:") || m.Propagation == spec.HostToContainer && strings.HasPrefix(option, "master:") {
+				return nil
+			}
+		}
+		return fmt.Errorf("propagation %s: host path %s is on the mount %s, which is not shared", m.Propagation, m.Source, fields[4])
+	}
+	return fmt.Errorf("propagation %s: the mount of host path %s was not found", m.Propagation, m.Source)
+}

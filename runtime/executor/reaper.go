@@ -1,0 +1,99 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"cri-mini/internal/undo"
+	"cri-mini/runtime/boot"
+	"cri-mini/runtime/cgroup"
+	"cri-mini/runtime/spawn"
+	"cri-mini/runtime/spec"
+	"cri-mini/runtime/wire"
+)
+
+// startInit starts the first process of a PID namespace that the pod shares,
+// and adds the namespace to those made.
+func (e *Executor) startInit(ctx context.Context, s spec.Sandbox, made files) error {
+	var back undo.Stack
+	defer back.Run()
+	group, err := e.cgroups.Create(s.Cgroup, cgroup.Resources{AllowAllDevices: true})
+	if err != nil {
+		return err
+	}
+	back.Add(func() error { return group.Remove(context.WithoutCancel(ctx)) })
+	dir, err := group.Open()
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	exe, err := e.initExe.get(sealedCopy)
+	if err != nil {
+		return fmt.Errorf("sealed copy of the program: %w", err)
+	}
+	program := spawn.Init([]string{"cri-mini: init"}, []string{boot.Variable + "=" + boot.Init}, nil,
+		spawn.Surroundings{User: made["user"] != nil, LastCap: e.limits.lastCap})
+	parts := files{"exe": exe, "user": made["user"]}
+	answer, got, err := e.spawn(ctx, initID(s.ID), program, parts, wire.TaskSpec{Cgroup: true}, []*os.File{dir})
+	if err != nil {
+		return err
+	}
+	defer got.close()
+	back.Add(func() error { return group.Kill() })
+	pid, err := os.Open(fmt.Sprintf("/proc/%d/ns/pid", answer.PID))
+	if err != nil {
+		return err
+	}
+	made["pid"] = pid
+	back.Keep()
+	return nil
+}
+
+// endInit ends the reaping init of a sandbox, and with it every process of
+// the shared namespace. A sandbox without one is fine.
+func (e *Executor) endInit(ctx context.Context, sandbox string) error {
+	_, got, err := e.monitor.request(ctx, &wire.Request{Verb: wire.Files, ID: initID(sandbox)}, nil)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer got.close()
+	if pidfd := got["pidfd"]; pidfd != nil {
+		unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0)
+		if err := waitExit(ctx, pidfd); err != nil {
+			return err
+		}
+	}
+	return e.forget(ctx, initID(sandbox))
+}
+
+// sealedCopy is our binary in memory that nobody can change: the init runs in
+// a container's PID namespace, where /proc/1/exe leads to its file.
+func sealedCopy() (*os.File, error) {
+	own, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return nil, err
+	}
+	defer own.Close()
+	fd, err := unix.MemfdCreate("cri-mini-init", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), "cri-mini-init")
+	_, err = io.Copy(f, own)
+	if err == nil {
+		_, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}

@@ -1,0 +1,172 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"cri-mini/runtime/cgroup"
+	"cri-mini/runtime/spec"
+	"cri-mini/runtime/wire"
+)
+
+// running finds a started container, after a restart with the help of the
+// monitor.
+func (e *Executor) running(id string) (*running, error) {
+	c := e.container(id)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.running == nil {
+		return nil, fmt.Errorf("container %s is not running: %w", id, ErrUnknown)
+	}
+	return c.running, nil
+}
+
+// Signal sends a signal to the first process. One that has ended is fine.
+func (e *Executor) Signal(id string, signal int) error {
+	r, err := e.running(id)
+	if errors.Is(err, ErrUnknown) {
+		return nil
+	}
+	pidfd := r.files["pidfd"]
+	if pidfd == nil {
+		return nil
+	}
+	err = unix.PidfdSendSignal(int(pidfd.Fd()), unix.Signal(signal), nil, 0)
+	if err == unix.ESRCH {
+		return nil
+	}
+	return err
+}
+
+// Kill ends every process of the container at once.
+func (e *Executor) Kill(id string) error {
+	r, err := e.running(id)
+	if errors.Is(err, ErrUnknown) {
+		return nil
+	}
+	group, err := e.cgroups.Load(r.cgroup)
+	if err == nil {
+		err = group.Kill()
+	}
+	if err != nil { // without the group there is still the process
+		return errors.Join(err, e.Signal(id, int(unix.SIGKILL)))
+	}
+	return nil
+}
+
+// Remove ends what runs and takes away everything of the container.
+func (e *Executor) Remove(ctx context.Context, s spec.Container) error {
+	if err := e.Kill(s.ID); err != nil {
+		e.log.Warn("cannot kill a container", "container", s.ID, "err", err)
+	}
+	if r, err := e.running(s.ID); err == nil {
+		if err := waitExit(ctx, r.files["pidfd"]); err != nil {
+			return err
+		}
+	}
+	if err := e.forget(ctx, s.ID); err != nil {
+		return err
+	}
+	c := e.container(s.ID)
+	c.close()
+	e.mu.Lock()
+	delete(e.containers, s.ID)
+	e.mu.Unlock()
+	if err := e.removeGroup(ctx, s.Cgroup); err != nil {
+		return err
+	}
+	for _, name := range []string{exitsDir, tasksDir} {
+		if err := os.Remove(filepath.Join(e.state, name, s.ID)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	if s.Rootfs.Writable != "" {
+		if err := os.RemoveAll(s.Rootfs.Writable); err != nil {
+			return fmt.Errorf("writable layer: %w", err)
+		}
+	}
+	e.layers.sweep()
+	return nil
+}
+
+func (e *Executor) removeGroup(ctx context.Context, path string) error {
+	if path == "" {
+		return nil
+	}
+	group, err := e.cgroups.Load(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = group.Remove(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("cgroup %s: %w", path, err)
+	}
+	return nil
+}
+
+// forget makes the monitor let a task go. It may still be busy with the exit.
+func (e *Executor) forget(ctx context.Context, id string) error {
+	for {
+		_, _, err := e.monitor.request(ctx, &wire.Request{Verb: wire.Forget, ID: id}, nil)
+		if !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+		if err := sleep(ctx); err != nil {
+			return fmt.Errorf("process of %s does not end: %w", id, err)
+		}
+	}
+}
+
+// Update changes the limits of a container's cgroup, all or none.
+func (e *Executor) Update(_ context.Context, s spec.Container, r spec.Resources) error {
+	group, err := e.cgroups.Load(s.Cgroup)
+	if err != nil {
+		return err
+	}
+	return group.Update(cgroupResources(r))
+}
+
+// Stats reads what a started container uses.
+func (e *Executor) Stats(id string) (spec.Stats, error) {
+	r, err := e.running(id)
+	if err != nil {
+		return spec.Stats{}, err
+	}
+	group, err := e.cgroups.Load(r.cgroup)
+	if err != nil {
+		return spec.Stats{}, err
+	}
+	s, err := group.Stats()
+	if err != nil {
+		return spec.Stats{}, err
+	}
+	return fromCgroup(s), nil
+}
+
+func fromCgroup(s cgroup.Stats) spec.Stats {
+	out := spec.Stats{At: s.Time, CPUNanos: &s.CPU.UsageNanos}
+	if m := s.Memory; m != nil {
+		out.MemoryUsage, out.WorkingSet, out.RSS = &m.Usage, &m.WorkingSet, &m.RSS
+		out.PageFaults, out.MajorFaults = &m.PageFaults, &m.MajorPageFaults
+		if m.Limit != 0 {
+			out.MemoryLimit = &m.Limit
+		}
+	}
+	if w := s.Swap; w != nil {
+		out.SwapUsage = &w.Usage
+		if w.Limited {
+			out.SwapLimit = &w.Limit
+		}
+	}
+	if p := s.Pids; p != nil {
+		out.Pids = &p.Current
+	}
+	return out
+}

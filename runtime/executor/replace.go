@@ -1,0 +1,113 @@
+package executor
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"cri-mini/runtime/spec"
+	"cri-mini/runtime/wire"
+)
+
+// replaceMonitor starts a new monitor after the death of one, and gives it
+// what we hold twice for this case: namespaces, pidfds and pipes. The
+// containers notice nothing; their exit codes come from their pidfds.
+func (e *Executor) replaceMonitor() {
+	e.log.Error("the monitor has died; starting another", "pid", e.monitor.pid())
+	for wait := 10 * time.Millisecond; !e.isClosed(); wait = min(2*wait, 5*time.Second) {
+		err := e.tryReplace(context.Background())
+		if err == nil {
+			return
+		}
+		e.log.Error("cannot replace the monitor, trying again", "err", err)
+		time.Sleep(wait)
+	}
+}
+
+func (e *Executor) tryReplace(ctx context.Context) error {
+	e.monitor.dropIdle()
+	if err := e.monitor.ensure(ctx); err != nil {
+		return err
+	}
+	e.mu.Lock()
+	sandboxes, containers := make(map[string]*sandbox, len(e.sandboxes)), make([]*container, 0, len(e.containers))
+	for id, s := range e.sandboxes {
+		sandboxes[id] = s
+	}
+	for _, c := range e.containers {
+		containers = append(containers, c)
+	}
+	e.mu.Unlock()
+	for id, s := range sandboxes {
+		if err := e.pin(ctx, id, s.files); err != nil {
+			return err
+		}
+	}
+	for _, c := range containers {
+		c.mu.Lock()
+		err := e.readopt(ctx, c)
+		c.mu.Unlock()
+		if err != nil {
+			return err
+		}
+	}
+	return e.watch(ctx)
+}
+
+// readopt hands a started container over, unless its exit is on record.
+func (e *Executor) readopt(ctx context.Context, c *container) error {
+	if c.running == nil {
+		return nil
+	}
+	if exit, ended := e.recordedExit(c.id); ended {
+		e.exits <- spec.TaskExit{ID: c.id, Exit: exit} // it may not have been told
+		return nil
+	}
+	return e.adopt(ctx, c)
+}
+
+// adopt lets the monitor watch a running process that another one started.
+// The caller holds c.mu.
+func (e *Executor) adopt(ctx context.Context, c *container) error {
+	r := c.running
+	request := &wire.Request{Verb: wire.Adopt, ID: c.id, PID: int32(r.pid), At: r.started, Task: wire.TaskSpec{Files: 1, Record: true, StdinOnce: r.once}}
+	send := []*os.File{r.files["pidfd"]}
+	opened := files{}
+	defer opened.close()
+	if group, err := e.cgroups.Load(r.cgroup); err == nil {
+		if dir, err := group.Open(); err == nil {
+			opened["cgroup"] = dir
+			request.Task.Cgroup = true
+			send = append(send, dir)
+		}
+	}
+	record, err := os.OpenFile(filepath.Join(e.state, exitsDir), unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	opened["record"] = record
+	send = append(send, record)
+	if r.log != "" {
+		if log, err := openLog(r.log); err == nil {
+			opened["log"] = log
+			request.Task.Log = true
+			send = append(send, log)
+		} else {
+			e.log.Warn("the log of a container cannot be opened again", "container", c.id, "err", err)
+		}
+	}
+	for _, part := range []struct {
+		name string
+		flag *bool
+	}{{"stdin", &request.Task.Stdin}, {"stdout", &request.Task.Stdout}, {"stderr", &request.Task.Stderr}, {"terminal", &request.Task.Terminal}} {
+		if f := r.files[part.name]; f != nil {
+			*part.flag = true
+			send = append(send, f)
+		}
+	}
+	_, _, err = e.monitor.request(ctx, request, send)
+	return err
+}

@@ -1,0 +1,242 @@
+package executor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"cri-mini/internal/atomicfile"
+	"cri-mini/internal/undo"
+	"cri-mini/runtime/spawn"
+	"cri-mini/runtime/spec"
+	"cri-mini/runtime/wire"
+)
+
+// running is the descriptors of a started container; the monitor has them
+// too, and gets ours should it die.
+type running struct {
+	pid     int
+	started time.Time
+	files   files // pidfd, stdin, stdout, stderr or terminal
+	cgroup  string
+	log     string
+	once    bool // StdinOnce
+	user    bool
+	tracer  bool // someone inside may trace a process that joins
+}
+
+func (r *running) close() { r.files.close() }
+
+// alive tells whether the first process has not ended yet.
+func (r *running) alive() bool {
+	pidfd := r.files["pidfd"]
+	return pidfd != nil && unix.PidfdSendSignal(int(pidfd.Fd()), 0, nil, 0) == nil
+}
+
+// Start runs the container's program. The error of a program that could not
+// be executed is a *spawn.Error.
+func (e *Executor) Start(ctx context.Context, id string) (spec.Started, error) {
+	c := e.container(id)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.prepared == nil {
+		return spec.Started{}, fmt.Errorf("container %s is not prepared: %w", id, ErrUnknown)
+	}
+	started, err := e.start(ctx, c)
+	if err != nil {
+		return spec.Started{}, err
+	}
+	// The monitor holds the mount until the exit; our copy would keep it
+	// longer.
+	c.prepared.close()
+	c.prepared = nil
+	c.rootfs.Close()
+	c.rootfs = nil
+	return started, nil
+}
+
+func (e *Executor) start(ctx context.Context, c *container) (spec.Started, error) {
+	p := c.prepared
+	var back undo.Stack
+	defer back.Run()
+	io, err := openStreams(p.spec)
+	if err != nil {
+		return spec.Started{}, err
+	}
+	back.Add(func() error { io.ours.close(); return nil })
+	defer io.theirs.close()
+
+	parts := files{"rootfs": c.rootfs.File}
+	for _, set := range []files{p.files, io.theirs} {
+		for name, f := range set {
+			parts[name] = f
+		}
+	}
+	task, extra, closeExtra, err := e.taskFiles(p, io)
+	if err != nil {
+		return spec.Started{}, err
+	}
+	defer closeExtra()
+	extra = append(extra, c.rootfs.File)
+	task.Rootfs = true
+	answer, got, err := e.spawn(ctx, c.id, p.program, parts, task, extra)
+	if err != nil {
+		return spec.Started{}, err
+	}
+	for name, f := range io.ours {
+		got[name] = f
+	}
+	back.Keep()
+	c.running = &running{
+		pid: int(answer.PID), started: answer.At, files: got, cgroup: p.spec.Cgroup, log: p.spec.LogPath,
+		once: p.spec.StdinOnce, user: p.user, tracer: canTrace(p.spec),
+	}
+	e.note(c)
+	return spec.Started{PID: int(answer.PID), At: answer.At}, nil
+}
+
+// canTrace tells whether a process inside may have CAP_SYS_PTRACE over one
+// that is just joining.
+func canTrace(s spec.Container) bool {
+	return s.Privileged || s.PID != spec.PIDContainer || s.Process.Capabilities.Bounding&(1<<unix.CAP_SYS_PTRACE) != 0
+}
+
+// spawn lets the monitor run a program with these descriptors.
+func (e *Executor) spawn(ctx context.Context, id string, program spawn.Program, parts files, task wire.TaskSpec, extra []*os.File) (*wire.Answer, files, error) {
+	request, send, err := spawnRequest(id, program, parts, task, extra)
+	if err != nil {
+		return nil, nil, err
+	}
+	answer, got, err := e.monitor.request(ctx, request, send)
+	if err != nil {
+		return nil, nil, err
+	}
+	return checked(program, answer, got)
+}
+
+// spawnRequest gathers what a spawn needs. The program's first file, hostproc,
+// is the monitor's own.
+func spawnRequest(id string, program spawn.Program, parts files, task wire.TaskSpec, extra []*os.File) (*wire.Request, []*os.File, error) {
+	image, err := program.Link()
+	if err != nil {
+		return nil, nil, err
+	}
+	send, err := parts.pick(program.Files[1:])
+	if err != nil {
+		return nil, nil, err
+	}
+	task.Files = uint32(len(send))
+	return &wire.Request{Verb: wire.Spawn, ID: id, Image: image, Task: task}, append(send, extra...), nil
+}
+
+// checked turns a failed step into an error.
+func checked(program spawn.Program, answer *wire.Answer, got files) (*wire.Answer, files, error) {
+	if answer.Failed == -1 {
+		return answer, got, nil
+	}
+	got.close()
+	return nil, nil, program.Explain(spawn.Result{Failed: int(answer.Failed), Errno: answer.Errno})
+}
+
+// taskFiles are the descriptors for the monitor's own use, in the order of
+// wire.TaskSpec, up to the terminal.
+func (e *Executor) taskFiles(p *prepared, io *streams) (wire.TaskSpec, []*os.File, func(), error) {
+	task := wire.TaskSpec{Cgroup: true, Record: true, StdinOnce: p.spec.StdinOnce}
+	opened := files{}
+	var list []*os.File
+	add := func(name string, f *os.File, err error) error {
+		if err == nil {
+			opened[name] = f
+			list = append(list, f)
+		}
+		return err
+	}
+	dir, err := p.group.Open()
+	err = add("cgroup", dir, err)
+	if err == nil {
+		record, e1 := os.OpenFile(filepath.Join(e.state, exitsDir), unix.O_PATH|unix.O_DIRECTORY, 0)
+		err = add("record", record, e1)
+	}
+	if err == nil && p.spec.LogPath != "" {
+		task.Log = true
+		log, e1 := openLog(p.spec.LogPath)
+		err = add("log", log, e1)
+	}
+	if err != nil {
+		opened.close()
+		return task, nil, nil, err
+	}
+	for name, flag := range map[string]*bool{"stdin": &task.Stdin, "stdout": &task.Stdout, "stderr": &task.Stderr} {
+		*flag = io.ours[name] != nil
+	}
+	for _, name := range []string{"stdin", "stdout", "stderr"} {
+		if f := io.ours[name]; f != nil {
+			list = append(list, f)
+		}
+	}
+	if io.socket != nil {
+		task.Terminal = true
+		list = append(list, io.socket)
+	}
+	return task, list, opened.close, nil
+}
+
+// openLog opens a container's log for appending. The last part of the path
+// must not be a link: who can write to the folder would choose the file.
+func openLog(path string) (*os.File, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fmt.Errorf("log folder: %w", err)
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NOCTTY, 0o640)
+	if err != nil {
+		return nil, fmt.Errorf("log file: %w", err)
+	}
+	return f, nil
+}
+
+// ReopenLog makes the monitor continue in a new file.
+func (e *Executor) ReopenLog(ctx context.Context, id, path string) error {
+	f, err := openLog(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, _, err = e.monitor.request(ctx, &wire.Request{Verb: wire.ReopenLog, ID: id}, []*os.File{f})
+	if errors.Is(err, unix.ESRCH) {
+		os.Remove(path) // nobody writes to it
+		return fmt.Errorf("container %s: %w", id, ErrUnknown)
+	}
+	return err
+}
+
+// noted is what we keep on tmpfs of a started container, for the case that
+// the monitor dies and we, later, have only the kernel to ask.
+type noted struct {
+	PID     int       `json:"pid"`
+	Inode   uint64    `json:"inode"` // of the pidfd: pids are used again, these are not
+	Started time.Time `json:"started"`
+	Cgroup  string    `json:"cgroup"`
+	Log     string    `json:"log,omitempty"`
+	User    bool      `json:"user,omitempty"`
+	Tracer  bool      `json:"tracer,omitempty"`
+	Once    bool      `json:"stdinOnce,omitempty"`
+}
+
+func (e *Executor) note(c *container) {
+	r := c.running
+	var st unix.Stat_t
+	err := unix.Fstat(int(r.files["pidfd"].Fd()), &st)
+	if err == nil {
+		text, _ := json.Marshal(noted{PID: r.pid, Inode: st.Ino, Started: r.started, Cgroup: r.cgroup, Log: r.log, User: r.user, Tracer: r.tracer, Once: r.once})
+		err = atomicfile.Volatile(filepath.Join(e.state, tasksDir, c.id), text, 0o600)
+	}
+	if err != nil {
+		e.log.Warn("cannot note a started container", "container", c.id, "err", err)
+	}
+}

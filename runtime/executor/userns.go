@@ -1,0 +1,70 @@
+package executor
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"syscall"
+
+	"cri-mini/runtime/boot"
+	"cri-mini/runtime/spec"
+)
+
+// holder is a process of ours that exists only to be in new namespaces while
+// descriptors of them are opened.
+type holder struct {
+	pid   int
+	cmd   *exec.Cmd
+	stdin io.Closer
+}
+
+// hold makes a user namespace with this mapping and, in it, the namespaces of
+// flags.
+func hold(ids spec.IDMapping, flags int) (*holder, error) {
+	mapping := []syscall.SysProcIDMap{{ContainerID: 0, HostID: int(ids.Host), Size: int(ids.Length)}}
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Args = []string{"cri-mini: namespaces"}
+	cmd.Env = []string{boot.Variable + "=" + boot.Hold}
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  uintptr(flags) | syscall.CLONE_NEWUSER,
+		UidMappings: mapping, GidMappings: mapping, GidMappingsEnableSetgroups: true,
+		Pdeathsig: syscall.SIGKILL,
+	}
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		stdin.Close()
+		return nil, fmt.Errorf("user namespace with ids %d to %d: %w", ids.Host, ids.Host+ids.Length-1, err)
+	}
+	return &holder{pid: cmd.Process.Pid, cmd: cmd, stdin: stdin}, nil
+}
+
+func (h *holder) end() {
+	h.stdin.Close()
+	h.cmd.Wait()
+}
+
+// userNS is a user namespace with this mapping, for id-mapped mounts: any one
+// with the same mapping serves.
+func (e *Executor) userNS(ids spec.IDMapping) (*os.File, error) {
+	e.usersMu.Lock()
+	defer e.usersMu.Unlock()
+	if f := e.users[ids]; f != nil {
+		return f, nil
+	}
+	held, err := hold(ids, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer held.end()
+	f, err := os.Open("/proc/" + strconv.Itoa(held.pid) + "/ns/user")
+	if err != nil {
+		return nil, err
+	}
+	e.users[ids] = f
+	return f, nil
+}

@@ -1,0 +1,204 @@
+package executor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"cri-mini/runtime/spec"
+	"cri-mini/runtime/wire"
+)
+
+// watch learns all tasks from the monitor and then every exit. When the
+// monitor dies a new one takes over what we hold.
+func (e *Executor) watch(ctx context.Context) error {
+	conn, answer, _, err := e.monitor.bound(ctx, &wire.Request{Verb: wire.Watch}, nil)
+	if err != nil {
+		return err
+	}
+	for _, t := range answer.Tasks {
+		if err := e.learn(ctx, t); err != nil {
+			unix.Close(conn)
+			return err
+		}
+	}
+	e.monitor.watching(conn)
+	go e.follow(conn)
+	return nil
+}
+
+// follow reads exits until the connection ends.
+func (e *Executor) follow(conn int) {
+	for {
+		answer, _, err := receive(conn)
+		if err != nil {
+			break
+		}
+		for _, t := range answer.Tasks {
+			e.exited(t)
+		}
+	}
+	e.monitor.unwatch(conn)
+	if !e.isClosed() {
+		e.replaceMonitor()
+	}
+}
+
+func (e *Executor) isClosed() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.closed
+}
+
+func (e *Executor) exited(t wire.Task) {
+	if strings.HasPrefix(t.ID, initPrefix) {
+		return
+	}
+	e.exits <- spec.TaskExit{ID: t.ID, Exit: exitOf(t)}
+}
+
+func exitOf(t wire.Task) spec.Exit {
+	return spec.Exit{Code: int(t.Code), At: t.At, OOMKilled: t.OOMKilled, Unknown: t.Unknown}
+}
+
+// learn takes copies of a running task's descriptors.
+func (e *Executor) learn(ctx context.Context, t wire.Task) error {
+	if strings.HasPrefix(t.ID, initPrefix) {
+		return nil
+	}
+	n, err := e.noteOf(t.ID)
+	if err != nil {
+		return err
+	}
+	_, got, err := e.monitor.request(ctx, &wire.Request{Verb: wire.Files, ID: t.ID}, nil)
+	if err != nil {
+		if errors.Is(err, unix.ESRCH) {
+			return nil
+		}
+		return err
+	}
+	if f := got["rootfs"]; f != nil { // the monitor's alone, see Start
+		f.Close()
+		delete(got, "rootfs")
+	}
+	c := e.container(t.ID)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.running != nil {
+		got.close()
+		return nil
+	}
+	c.running = &running{pid: int(t.PID), started: t.Started, files: got, cgroup: n.Cgroup, log: n.Log, once: n.Once, user: n.User, tracer: n.Tracer}
+	return nil
+}
+
+// noteOf reads what we wrote at the start of a task.
+func (e *Executor) noteOf(id string) (noted, error) {
+	var n noted
+	text, err := os.ReadFile(filepath.Join(e.state, tasksDir, id))
+	if err != nil {
+		return n, fmt.Errorf("note of task %s: %w", id, err)
+	}
+	if err := json.Unmarshal(text, &n); err != nil {
+		return n, fmt.Errorf("note of task %s: %w", id, err)
+	}
+	return n, nil
+}
+
+// Tasks says what is known of every started container: from the monitor, and
+// of those it does not know from records and the kernel.
+func (e *Executor) Tasks(ctx context.Context) (map[string]spec.Task, error) {
+	conn, answer, _, err := e.monitor.bound(ctx, &wire.Request{Verb: wire.Watch}, nil)
+	if err != nil {
+		return nil, err
+	}
+	unix.Close(conn)
+	tasks := map[string]spec.Task{}
+	for _, t := range answer.Tasks {
+		if strings.HasPrefix(t.ID, initPrefix) {
+			continue
+		}
+		task := spec.Task{Started: spec.Started{PID: int(t.PID), At: t.Started}}
+		if t.Ended {
+			exit := exitOf(t)
+			task.Exit = &exit
+		}
+		tasks[t.ID] = task
+	}
+	return tasks, e.addNoted(ctx, tasks)
+}
+
+// addNoted adds the tasks of a monitor that died while we did not run. One
+// that still runs is given to the monitor of now.
+func (e *Executor) addNoted(ctx context.Context, tasks map[string]spec.Task) error {
+	entries, err := os.ReadDir(filepath.Join(e.state, tasksDir))
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		id := entry.Name()
+		if _, known := tasks[id]; known || strings.Contains(id, ".new") {
+			continue
+		}
+		n, err := e.noteOf(id)
+		if err != nil {
+			e.log.Warn("ignoring the note of a task", "err", err)
+			continue
+		}
+		task := spec.Task{Started: spec.Started{PID: n.PID, At: n.Started}}
+		if exit, ok := e.recordedExit(id); ok {
+			task.Exit = &exit
+		} else if err := e.adoptOrphan(ctx, id, n); err != nil {
+			task.Exit = &spec.Exit{Code: 255, At: time.Now(), Unknown: true}
+		}
+		tasks[id] = task
+	}
+	return nil
+}
+
+// recordedExit reads the record that a monitor wrote.
+func (e *Executor) recordedExit(id string) (spec.Exit, bool) {
+	text, err := os.ReadFile(filepath.Join(e.state, exitsDir, id))
+	if err != nil {
+		return spec.Exit{}, false
+	}
+	var record struct {
+		Code      int       `json:"code"`
+		At        time.Time `json:"at"`
+		OOMKilled bool      `json:"oomKilled"`
+		Unknown   bool      `json:"unknown"`
+	}
+	if err := json.Unmarshal(text, &record); err != nil {
+		e.log.Warn("ignoring an exit record", "container", id, "err", err)
+		return spec.Exit{}, false
+	}
+	return spec.Exit(record), true
+}
+
+// adoptOrphan finds a process by its number, makes sure by the inode of its
+// pidfd that it is the one, and lets the monitor watch it. Its pipes died with
+// the monitor and the daemon before us.
+func (e *Executor) adoptOrphan(ctx context.Context, id string, n noted) error {
+	fd, err := unix.PidfdOpen(n.PID, 0)
+	if err != nil {
+		return err
+	}
+	pidfd := os.NewFile(uintptr(fd), "pidfd")
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || st.Ino != n.Inode {
+		pidfd.Close()
+		return ErrUnknown
+	}
+	c := e.container(id)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.running = &running{pid: n.PID, started: n.Started, files: files{"pidfd": pidfd}, cgroup: n.Cgroup, log: n.Log, once: n.Once, user: n.User, tracer: n.Tracer}
+	return e.adopt(ctx, c)
+}

@@ -1,0 +1,30 @@
+package mount
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Overlay stacks layers, bottom first, with an upper folder on top. Without
+// one the result is read-only.
+func Overlay(layers []*os.File, upper, work *os.File) (*Tree, error) {
+	var options []Option
+	for i := len(layers) - 1; i >= 0; i-- {
+		options = append(options, Option{Key: "lowerdir+", File: layers[i]})
+	}
+	if upper != nil {
+		options = append(options,
+			Option{Key: "upperdir", File: upper}, Option{Key: "workdir", File: work},
+			// A writable layer does not outlive the node's boot, so nothing
+			// has to reach the disk: without this an unmount flushes it all.
+			Option{Key: "volatile", Flag: true})
+	}
+	return New("overlay", 0, options...)
+}
+
+// Erofs mounts a layer that is one file. The mount has to be shared by all
+// who use the layer, for each one caches on its own.
+func Erofs(path string) (*Tree, error) {
+	return New("erofs", unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NODEV, Option{Key: "source", Value: path})
+}
