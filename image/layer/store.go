@@ -2,6 +2,7 @@ package layer
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -188,16 +189,13 @@ func (s *store) Remove(id digest.Digest) error {
 	return nil
 }
 
-// setAside moves a folder to where things wait for their deletion. Names there
-// are only markers; a file system that loses the rename in a power cut also
-// loses the deletions that follow it.
+// setAside moves a folder to where things wait for their deletion. A file
+// system that loses the rename in a power cut also loses the deletions that
+// follow it.
 func (s *store) setAside(folder string) error {
-	aside, err := os.MkdirTemp(s.path(removedDir), "r-")
-	if err != nil {
-		return err
-	}
+	aside := s.path(removedDir, "r-"+rand.Text())
 	if err := os.Rename(folder, aside); err != nil {
-		return errors.Join(err, os.Remove(aside))
+		return err
 	}
 	s.chores.add(func() { s.delete(aside) })
 	return nil

@@ -1,0 +1,207 @@
+package layer
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"cri-mini/image/layer/tree"
+	"cri-mini/internal/testtool"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// randomItems use few names, so that entries replace, link and hide each other.
+func randomItems(random *rand.Rand) []item {
+	var list []item
+	for range 1 + random.IntN(30) {
+		i := randomItem(random).mode(int64(random.IntN(0o10000))).owner(random.IntN(3), random.IntN(3)).at(time.Unix(int64(random.IntN(100)), int64(random.IntN(1e9))))
+		if random.IntN(4) == 0 {
+			i = i.xattr("trusted.x", fmt.Sprint(random.IntN(10))).xattr("user.x", "y")
+		}
+		list = append(list, i)
+	}
+	return list
+}
+
+func randomItem(random *rand.Rand) item {
+	name := randomName(random)
+	switch random.IntN(12) {
+	case 0, 1:
+		return dir(name)
+	case 2, 3:
+		return symlink(name, strings.Repeat("../", random.IntN(3))+randomName(random))
+	case 4, 5:
+		return hardlink(name, randomName(random))
+	case 6:
+		return device(tar.TypeChar, name, int64(random.IntN(2)), int64(random.IntN(2)))
+	case 7:
+		return fifo(name)
+	case 8:
+		return file(whiteoutOf(name), "")
+	case 9:
+		return file(name+"/"+opaqueName, "")
+	}
+	return file(name, strings.Repeat("x", random.IntN(100)*random.IntN(100)))
+}
+
+func randomName(random *rand.Rand) string {
+	var parts []string
+	for range 1 + random.IntN(3) {
+		parts = append(parts, string(rune('a'+random.IntN(3))))
+	}
+	return strings.Join(parts, "/")
+}
+
+func whiteoutOf(name string) string {
+	at := strings.LastIndex(name, "/") + 1
+	return name[:at] + whiteoutPrefix + name[at:]
+}
+
+// bothForms writes an archive in both forms and compares what came of it.
+func bothForms(t *testing.T, directories, images Store, data []byte) (applied bool) {
+	t.Helper()
+	d, dErr := directories.Write(context.Background(), bytes.NewReader(data))
+	i, iErr := images.Write(context.Background(), bytes.NewReader(data))
+	if dErr != nil || iErr != nil {
+		for _, p := range []Pending{d, i} {
+			if p != nil {
+				p.Discard()
+			}
+		}
+		// Only the host's file system may be of another opinion: ext4 has less
+		// room for xattrs than an image.
+		if errors.Is(dErr, ErrInvalid) != errors.Is(iErr, ErrInvalid) {
+			t.Fatalf("directory: %v\nerofs: %v", dErr, iErr)
+		}
+		if errors.Is(dErr, ErrInvalid) && dErr.Error() != iErr.Error() {
+			t.Fatalf("directory: %v\nerofs: %v", dErr, iErr)
+		}
+		return false
+	}
+	if err := errors.Join(d.Commit(), i.Commit()); err != nil {
+		t.Fatal(err)
+	}
+	if a, b := d.Info(), i.Info(); a.DiffID != b.DiffID || a.Inodes != b.Inodes || a.Opaque != b.Opaque {
+		t.Fatalf("directory %+v, erofs %+v", a, b)
+	}
+	sameLines(t, view(t, lower(t, images, i.DiffID())), view(t, lower(t, directories, d.DiffID())))
+	return true
+}
+
+func TestFormsAgreeOnRandomArchives(t *testing.T) {
+	images, directories := withoutSync(openStore(t, Erofs)), withoutSync(openStore(t, Directory))
+	fsck, missing := testtool.Find("fsck.erofs", "erofs-utils")
+	if missing != nil {
+		t.Log(missing)
+	}
+	applied := 0
+	for seed := range uint64(400) {
+		// A subtest closes its descriptors; the seed is in its name.
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			list := randomItems(rand.New(rand.NewPCG(seed, 1)))
+			// Drop what is refused alone, else most archives fail early.
+			data := archive(t, acceptable(t, list)...)
+			if !bothForms(t, directories, images, data) {
+				return
+			}
+			applied++
+			if missing == nil && seed%20 == 0 {
+				checkImage(t, fsck, images, data)
+			}
+		})
+		if t.Failed() {
+			return
+		}
+	}
+	if applied < 390 {
+		t.Errorf("only %d of 400 archives could be applied", applied)
+	}
+}
+
+// acceptable returns the items without those that are refused where they stand.
+func acceptable(t *testing.T, list []item) []item {
+	var kept []item
+	for _, i := range list {
+		more := append(kept[:len(kept):len(kept)], i)
+		if _, err := unpack(context.Background(), bytes.NewReader(archive(t, more...)), nowhere{}, DefaultLimits); err == nil {
+			kept = more
+		}
+	}
+	return kept
+}
+
+// nowhere is a builder that stores nothing.
+type nowhere struct{}
+
+func (nowhere) file(_ *tree.Node, _ string, _ *tree.Node, content io.Reader, _ bool) error {
+	_, err := io.Copy(io.Discard, content)
+	return err
+}
+func (nowhere) create(*tree.Node, string, *tree.Node) error       { return nil }
+func (nowhere) link(*tree.Node, string, *tree.Node, string) error { return nil }
+func (nowhere) remove(*tree.Node, string, *tree.Node) error       { return nil }
+func (nowhere) finish(*tree.Node, digest.Digest) (uint64, error)  { return 0, nil }
+func (nowhere) close() error                                      { return nil }
+
+// withoutSync keeps a store from syncing, which is slow and not what is tested.
+func withoutSync(s Store) Store {
+	s.(*store).unsynced["none"] = true
+	return s
+}
+
+func checkImage(t *testing.T, fsck string, s Store, data []byte) {
+	t.Helper()
+	path, err := s.Path(write(t, s, data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(fsck, "--extract", path).CombinedOutput(); err != nil {
+		t.Fatalf("fsck.erofs: %v\n%s", err, out)
+	}
+}
+
+// FuzzWrite feeds bytes from strangers to both forms. Whatever they are, both
+// give the same answer, and a refusal leaves nothing.
+func FuzzWrite(f *testing.F) {
+	for _, c := range conforms {
+		f.Add(archive(f, c.items...))
+	}
+	for _, c := range hostile {
+		if data := c.archive(f); len(data) < 16<<10 {
+			f.Add(data)
+		}
+	}
+	for seed := range uint64(10) {
+		f.Add(archive(f, randomItems(rand.New(rand.NewPCG(seed, 2)))...))
+	}
+	limits := Limits{Entries: 500, Path: 4095, Depth: 256, Metadata: 1 << 20, Sparse: 1 << 20, Archive: 1 << 20}
+	root := f.TempDir()
+	f.Fuzz(func(t *testing.T, data []byte) {
+		parent, err := os.MkdirTemp(root, "f-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer os.RemoveAll(parent)
+		images, err := open(parent+"/images", Erofs, []Option{WithLimits(limits)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		directories, err := open(parent+"/directories", Directory, []Option{WithLimits(limits)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		bothForms(t, withoutSync(directories), withoutSync(images), data)
+		nothingLeft(t, images)
+		nothingLeft(t, directories)
+	})
+}
