@@ -53,15 +53,15 @@ func run(module, totals string, arguments []string) error {
 		return errors.Join(err, command.Process.Kill())
 	}
 	testErr := command.Wait()
-	r.printSkips()
+	r.printEnd()
 	if totals != "" {
-		line := fmt.Sprintf("%d %d %d\n", r.passed, r.failed, len(r.skips))
+		line := fmt.Sprintf("%d %d %d\n", r.passed, len(r.failed), len(r.skips))
 		if err := os.WriteFile(totals, []byte(line), 0o644); err != nil {
 			return err
 		}
 	}
-	if r.failed > 0 || testErr != nil {
-		return fmt.Errorf("%d failed (go test: %v)", r.failed, testErr)
+	if len(r.failed) > 0 || testErr != nil {
+		return fmt.Errorf("%d failed (go test: %v)", len(r.failed), testErr)
 	}
 	return nil
 }
@@ -74,15 +74,16 @@ type event struct {
 
 // report collects the events of all packages.
 type report struct {
-	out            io.Writer
-	passed, failed int
-	skips          []string
-	output         map[string][]string // lines of a package's or test's output
-	failures       map[string]int      // failed tests of a package
+	out    io.Writer
+	passed int
+	failed []string            // packages with their tests
+	skips  []string            // the same with reasons
+	output map[string][]string // lines of a package's or test's output
+	broken map[string]bool     // packages with a failed test
 }
 
 func newReport(out io.Writer) *report {
-	return &report{out: out, output: map[string][]string{}, failures: map[string]int{}}
+	return &report{out: out, output: map[string][]string{}, broken: map[string]bool{}}
 }
 
 func (r *report) read(stream io.Reader) error {
@@ -129,12 +130,12 @@ func (r *report) finishTest(e event, output string) {
 	case "pass":
 		r.passed++
 	case "fail":
-		r.fail(e.Package)
+		r.fail(e)
 		fmt.Fprint(r.out, output)
 	case "skip":
 		reason := allowedSkip.FindString(output)
 		if reason == "" {
-			r.fail(e.Package)
+			r.fail(e)
 			fmt.Fprintf(r.out, "FAIL  %s %s: a skip must name a missing kernel feature or tool, not:\n%s", e.Package, e.Test, output)
 			return
 		}
@@ -142,9 +143,9 @@ func (r *report) finishTest(e event, output string) {
 	}
 }
 
-func (r *report) fail(pkg string) {
-	r.failed++
-	r.failures[pkg]++
+func (r *report) fail(e event) {
+	r.failed = append(r.failed, strings.TrimSpace(e.Package+" "+e.Test))
+	r.broken[e.Package] = true
 }
 
 // finishPackage prints one line. A package can fail without a failed test: it
@@ -152,15 +153,19 @@ func (r *report) fail(pkg string) {
 func (r *report) finishPackage(e event, output []string) {
 	word := map[string]string{"pass": "ok", "fail": "FAIL", "skip": "-"}[e.Action]
 	fmt.Fprintf(r.out, "%-5s %s %.1fs\n", word, e.Package, e.Elapsed)
-	if e.Action == "fail" && r.failures[e.Package] == 0 {
-		r.fail(e.Package)
+	if e.Action == "fail" && !r.broken[e.Package] {
+		r.fail(e)
 		fmt.Fprint(r.out, strings.Join(output, ""))
 	}
 }
 
-func (r *report) printSkips() {
+// printEnd repeats what may have scrolled away.
+func (r *report) printEnd() {
 	slices.Sort(r.skips)
 	for _, skip := range r.skips {
 		fmt.Fprintf(r.out, "SKIP  %s\n", skip)
+	}
+	for _, name := range r.failed {
+		fmt.Fprintf(r.out, "FAIL  %s\n", name)
 	}
 }

@@ -25,8 +25,8 @@ func TestCountsTestsAndRefusesSkipsWithoutAReason(t *testing.T) {
 	if err := r.read(strings.NewReader(events)); err != nil {
 		t.Fatal(err)
 	}
-	if r.passed != 1 || r.failed != 2 || len(r.skips) != 2 {
-		t.Errorf("got %d passed, %d failed, %d skipped, want 1, 2, 2", r.passed, r.failed, len(r.skips))
+	if r.passed != 1 || len(r.failed) != 2 || len(r.skips) != 2 {
+		t.Errorf("got %d passed, %d failed, %d skipped, want 1, 2, 2", r.passed, len(r.failed), len(r.skips))
 	}
 	for _, want := range []string{"p TestD: a skip must name", "left behind: mount", "FAIL  q"} {
 		if !strings.Contains(out.String(), want) {

@@ -1,6 +1,7 @@
 package testimage
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -10,11 +11,18 @@ import (
 
 // Repository returns the top of the source tree, from any directory in it.
 func Repository() (string, error) {
-	out, err := exec.Command("git", "rev-parse", "--show-toplevel").Output()
+	dir, err := os.Getwd()
 	if err != nil {
-		return "", fmt.Errorf("find the repository: %w", err)
+		return "", err
 	}
-	return strings.TrimSpace(string(out)), nil
+	for ; ; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "hack/busybox")); err == nil {
+			return dir, nil
+		}
+		if dir == "/" {
+			return "", errors.New("find the repository: the working directory is not in it")
+		}
+	}
 }
 
 // BuildPrograms compiles what the images contain. Results stay in the

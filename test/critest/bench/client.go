@@ -1,0 +1,122 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+const (
+	image    = "registry.test/busybox:1.29-2"
+	patience = time.Minute // for any one call
+)
+
+// client is the kubelet's side of the socket.
+type client struct {
+	connection *grpc.ClientConn
+	runtime    criapi.RuntimeServiceClient
+	images     criapi.ImageServiceClient
+}
+
+func dial(endpoint string) (*client, error) {
+	connection, err := grpc.NewClient(endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return nil, err
+	}
+	c := &client{connection, criapi.NewRuntimeServiceClient(connection), criapi.NewImageServiceClient(connection)}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if _, err := c.images.PullImage(ctx, &criapi.PullImageRequest{Image: &criapi.ImageSpec{Image: image}}); err != nil {
+		c.close()
+		return nil, fmt.Errorf("pull: %w", err)
+	}
+	return c, nil
+}
+
+func (c *client) close() { _ = c.connection.Close() }
+
+// pod is a pod with one container that sleeps.
+type pod struct {
+	c         *client
+	config    *criapi.PodSandboxConfig
+	id        string
+	container string
+}
+
+func (c *client) newPod(number int) *pod {
+	name := fmt.Sprintf("bench-%d", number)
+	return &pod{c: c, config: &criapi.PodSandboxConfig{
+		Metadata: &criapi.PodSandboxMetadata{Name: name, Namespace: "bench", Uid: name},
+		Hostname: name,
+		Linux:    &criapi.LinuxPodSandboxConfig{SecurityContext: &criapi.LinuxSandboxSecurityContext{Seccomp: defaultSeccomp}},
+	}}
+}
+
+var defaultSeccomp = &criapi.SecurityProfile{ProfileType: criapi.SecurityProfile_RuntimeDefault}
+
+func (p *pod) run(ctx context.Context) error {
+	r, err := p.c.runtime.RunPodSandbox(ctx, &criapi.RunPodSandboxRequest{Config: p.config})
+	p.id = r.GetPodSandboxId()
+	return err
+}
+
+// create asks for what a kubelet asks for by default.
+func (p *pod) create(ctx context.Context) error {
+	r, err := p.c.runtime.CreateContainer(ctx, &criapi.CreateContainerRequest{
+		PodSandboxId:  p.id,
+		SandboxConfig: p.config,
+		Config: &criapi.ContainerConfig{
+			Metadata: &criapi.ContainerMetadata{Name: "sleep"},
+			Image:    &criapi.ImageSpec{Image: image},
+			Command:  []string{"/bin/sleep", "1000000"},
+			Linux: &criapi.LinuxContainerConfig{SecurityContext: &criapi.LinuxContainerSecurityContext{
+				NamespaceOptions: &criapi.NamespaceOption{Pid: criapi.NamespaceMode_CONTAINER},
+				Seccomp:          defaultSeccomp,
+				MaskedPaths: []string{
+					"/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
+					"/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap",
+				},
+				ReadonlyPaths: []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
+			}},
+		},
+	})
+	p.container = r.GetContainerId()
+	return err
+}
+
+func (p *pod) start(ctx context.Context) error {
+	_, err := p.c.runtime.StartContainer(ctx, &criapi.StartContainerRequest{ContainerId: p.container})
+	return err
+}
+
+func (p *pod) exec(ctx context.Context) error {
+	r, err := p.c.runtime.ExecSync(ctx, &criapi.ExecSyncRequest{ContainerId: p.container, Cmd: []string{"/bin/true"}})
+	if err == nil && r.ExitCode != 0 {
+		err = fmt.Errorf("exit code %d", r.ExitCode)
+	}
+	return err
+}
+
+func (p *pod) stopContainer(ctx context.Context) error {
+	_, err := p.c.runtime.StopContainer(ctx, &criapi.StopContainerRequest{ContainerId: p.container})
+	return err
+}
+
+func (p *pod) removeContainer(ctx context.Context) error {
+	_, err := p.c.runtime.RemoveContainer(ctx, &criapi.RemoveContainerRequest{ContainerId: p.container})
+	return err
+}
+
+func (p *pod) stop(ctx context.Context) error {
+	_, err := p.c.runtime.StopPodSandbox(ctx, &criapi.StopPodSandboxRequest{PodSandboxId: p.id})
+	return err
+}
+
+func (p *pod) remove(ctx context.Context) error {
+	_, err := p.c.runtime.RemovePodSandbox(ctx, &criapi.RemovePodSandboxRequest{PodSandboxId: p.id})
+	return err
+}
