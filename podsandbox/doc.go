@@ -6,7 +6,8 @@
 // word, never stored. A record is the file that lets a later daemon know them
 // again.
 //
-// The package decides what a request means (spec building, names, order of
-// steps, retries) and leaves the kernel to an Executor, the network to package
-// network and the layers to Images. It knows nothing of gRPC.
+// The package decides on names, the order of steps, retries and what to take
+// back; what a request means is the business of package plan. It leaves the
+// kernel to an Executor, the network to package network and the layers to
+// Images. It knows nothing of gRPC.
 package podsandbox

@@ -1,28 +1,79 @@
 package podsandbox
 
 import (
+	"cmp"
+	"fmt"
 	"log/slog"
+	"os"
+	"strings"
+
+	"cri-mini/podsandbox/plan"
+	"cri-mini/runtime/capability"
 )
 
 // Options is what Pods works with. The fields without "default" must be set.
 type Options struct {
-	Root     string // durable folder of this instance, ours below pods and containers
+	Root     string // durable folder of this instance; ours are pods, containers and bad-records
 	Executor Executor
 	Images   Images
 	Network  Network
-	Logger   *slog.Logger
+	Logger   *slog.Logger // default slog.Default()
 
 	// Handlers are the runtime handlers that exist besides "".
 	Handlers []string
-	// CgroupParent is where pods without a cgroup parent live.
+	// CgroupParent is where pods without a cgroup parent live; default
+	// /cri-mini.
 	CgroupParent string
 	// SystemdCgroups names the cgroup of a container cri-mini-<id>.scope, as
 	// the kubelet expects with its systemd driver, instead of <id>.
 	SystemdCgroups bool
 	// OpenFiles is RLIMIT_NOFILE of every process; 0 leaves the monitor's own.
 	OpenFiles uint64
-	// ResolvConf is the node's resolver file; default /etc/resolv.conf.
-	ResolvConf string
+	// ResolvConf and Hosts are the node's; default those of /etc.
+	ResolvConf, Hosts string
 	// BootID tells one boot of the node from another; default the kernel's.
 	BootID string
+}
+
+func (o *Options) complete() error {
+	if o.Root == "" || o.Executor == nil || o.Images == nil || o.Network == nil {
+		return fmt.Errorf("pods: root, executor, images and network must be given")
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	o.CgroupParent = cmp.Or(o.CgroupParent, "/cri-mini")
+	o.ResolvConf = cmp.Or(o.ResolvConf, "/etc/resolv.conf")
+	o.Hosts = cmp.Or(o.Hosts, "/etc/hosts")
+	if o.BootID == "" {
+		id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+		if err != nil {
+			return fmt.Errorf("boot id: %w", err)
+		}
+		o.BootID = strings.TrimSpace(string(id))
+	}
+	return nil
+}
+
+// learn finds out once what does not change while we live.
+func (o *Options) learn() (plan.Facts, error) {
+	own, err := capability.Own()
+	if err != nil {
+		return plan.Facts{}, err
+	}
+	all, err := capability.Kernel()
+	if err != nil {
+		return plan.Facts{}, err
+	}
+	apparmor, err := os.ReadFile("/sys/module/apparmor/parameters/enabled")
+	_, selinux := os.Stat("/sys/fs/selinux/enforce")
+	return plan.Facts{
+		CgroupParent:    o.CgroupParent,
+		SystemdCgroups:  o.SystemdCgroups,
+		OpenFiles:       o.OpenFiles,
+		OwnCapabilities: own,
+		AllCapabilities: all,
+		AppArmor:        err == nil && strings.HasPrefix(string(apparmor), "Y"),
+		SELinux:         selinux == nil,
+	}, nil
 }

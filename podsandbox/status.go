@@ -17,8 +17,6 @@ type SandboxStatus struct {
 	Created time.Time
 	Ready   bool
 	IPs     []netip.Addr // empty with the node's network
-	PID     int          // of the reaping init; 0 without one
-	NetNS   string       // path; empty with the node's network
 	Spec    spec.Sandbox
 }
 

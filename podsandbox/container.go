@@ -1,0 +1,230 @@
+package podsandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"cri-mini/internal/passwd"
+	"cri-mini/internal/signalname"
+	"cri-mini/runtime/spec"
+)
+
+// Container is one container of a sandbox. It is safe for concurrent use.
+type Container struct {
+	ID      string
+	Sandbox *Sandbox
+
+	config     *criapi.ContainerConfig
+	created    time.Time
+	imageID    string
+	imageRef   string
+	mounts     []*criapi.Mount // as asked for, with the ids of images
+	stopSignal syscall.Signal
+	user       passwd.User
+
+	// turn orders what changes the container: start, end and removal.
+	turn turn
+	// prepared says that the executor knows the container. One made by an
+	// earlier daemon and not started is prepared again. Guarded by turn.
+	prepared bool
+
+	mu        sync.Mutex
+	spec      spec.Container
+	resources *criapi.LinuxContainerResources
+	dir       folder
+	started   Started // zero when it never ran
+	ended     *end    // nil until it ended or could not start
+	gone      bool    // its folder is on the way out
+
+	exited chan struct{} // closed when ended is set
+	stops  int           // calls of Stop that wait for the end
+}
+
+// state follows from what is known; it is stored nowhere.
+func (c *Container) state() criapi.ContainerState {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.stateLocked()
+}
+
+func (c *Container) stateLocked() criapi.ContainerState {
+	switch {
+	case c.ended != nil:
+		return criapi.ContainerState_CONTAINER_EXITED
+	case c.started.PID != 0:
+		return criapi.ContainerState_CONTAINER_RUNNING
+	}
+	return criapi.ContainerState_CONTAINER_CREATED
+}
+
+// Status tells how the container is.
+func (c *Container) Status() ContainerStatus {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := ContainerStatus{
+		ID:         c.ID,
+		Sandbox:    c.Sandbox.ID,
+		Config:     c.config,
+		State:      c.stateLocked(),
+		Created:    c.created,
+		Started:    c.started.At,
+		ImageID:    c.imageID,
+		ImageRef:   c.imageRef,
+		Mounts:     c.mounts,
+		LogPath:    c.spec.LogPath,
+		Resources:  c.resources,
+		User:       &criapi.LinuxContainerUser{Uid: int64(c.user.UID), Gid: int64(c.user.GID)},
+		StopSignal: criSignal(c.stopSignal),
+		Spec:       c.spec,
+	}
+	for _, g := range c.user.Groups {
+		s.User.SupplementalGroups = append(s.User.SupplementalGroups, int64(g))
+	}
+	if c.ended != nil {
+		s.Finished, s.ExitCode = c.ended.At, int32(c.ended.Code)
+		s.Reason, s.Message = c.ended.Reason, c.ended.Message
+	} else {
+		s.PID = c.started.PID
+	}
+	return s
+}
+
+func criSignal(n syscall.Signal) criapi.Signal {
+	return criapi.Signal(criapi.Signal_value[signalname.CRI(n)])
+}
+
+// finish sets how the container ended, once: the first news is the truth.
+func (c *Container) finish(e end) {
+	c.mu.Lock()
+	if c.ended != nil {
+		c.mu.Unlock()
+		return
+	}
+	c.ended = &e
+	close(c.exited)
+	c.mu.Unlock()
+	c.write("exit.json", e)
+}
+
+// write adds a fact to the container's folder. The monitor keeps the same fact
+// until the container is removed, so a full disk costs a message and no more.
+func (c *Container) write(name string, v any) {
+	c.mu.Lock()
+	dir := c.dir
+	c.mu.Unlock()
+	err := dir.write(name, v)
+	c.mu.Lock()
+	gone := c.gone
+	c.mu.Unlock()
+	if err == nil || gone && errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	c.Sandbox.pods.log.Error("cannot write a record", "container", c.ID, "file", name, "err", err)
+}
+
+// running gives the container's spec if it runs.
+func (c *Container) running(what string) (spec.Container, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if state := c.stateLocked(); state != criapi.ContainerState_CONTAINER_RUNNING {
+		return spec.Container{}, fmt.Errorf("%s in container %s: %w: it is %s", what, c.ID, ErrFailedPrecondition, stateText(state))
+	}
+	return c.spec, nil
+}
+
+func stateText(s criapi.ContainerState) string {
+	switch s {
+	case criapi.ContainerState_CONTAINER_CREATED:
+		return "created, not started"
+	case criapi.ContainerState_CONTAINER_RUNNING:
+		return "running"
+	}
+	return "exited"
+}
+
+// statusMounts are the mounts of a config with the ids of their images.
+func statusMounts(cfg *criapi.ContainerConfig, volumes map[int]string) []*criapi.Mount {
+	list := make([]*criapi.Mount, len(cfg.Mounts))
+	for i, m := range cfg.Mounts {
+		list[i] = m
+		if id := volumes[i]; id != "" {
+			list[i] = proto.CloneOf(m)
+			list[i].Image.ImageRef = id
+		}
+	}
+	return list
+}
+
+// RemoveContainer takes a container away. If it runs it is killed.
+func (p *Pods) RemoveContainer(ctx context.Context, id string) error {
+	c, err := p.Container(id)
+	if err != nil {
+		return err
+	}
+	return c.remove(ctx)
+}
+
+func (c *Container) remove(ctx context.Context) error {
+	_, err := c.Sandbox.pods.ops.do(ctx, "remove container "+c.ID, nil,
+		func(ctx context.Context, op *operation) (string, error) { return c.ID, c.removeNow(ctx, op) })
+	return err
+}
+
+func (c *Container) removeNow(ctx context.Context, op *operation) error {
+	op.at("wait for its start")
+	done, err := c.turn.take(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	c.mu.Lock()
+	again := c.gone
+	c.gone = true
+	if !again {
+		err = c.dir.move(removing)
+	}
+	remains, dir := c.spec, c.dir
+	if err != nil {
+		c.gone = false
+	}
+	c.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	op.at("kill and unmount")
+	if err := c.Sandbox.pods.discardContainer(ctx, dir, remains); err != nil {
+		return err
+	}
+	c.forget()
+	return nil
+}
+
+// forget takes the container out of the tables, which frees its name.
+func (c *Container) forget() {
+	p := c.Sandbox.pods
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.containers, c.ID)
+	c.Sandbox.mu.Lock()
+	defer c.Sandbox.mu.Unlock()
+	delete(c.Sandbox.containers, c.ID)
+}
+
+// discardContainer takes away all there is of a container. The folder goes
+// last, for it is what makes the next daemon try again.
+func (p *Pods) discardContainer(ctx context.Context, dir folder, remains spec.Container) error {
+	if err := p.Executor.Remove(ctx, remains); err != nil {
+		return err
+	}
+	p.Images.Release(remains.ID)
+	return os.RemoveAll(dir.path())
+}

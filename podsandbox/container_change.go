@@ -1,0 +1,99 @@
+package podsandbox
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"cri-mini/podsandbox/plan"
+	"cri-mini/runtime/spec"
+)
+
+// ReopenLog makes the log continue in a new file, after the old one was
+// renamed.
+func (c *Container) ReopenLog(ctx context.Context) error {
+	running, err := c.running("reopen the log")
+	if err != nil {
+		return err
+	}
+	if running.LogPath == "" {
+		return nil
+	}
+	if err := c.Sandbox.pods.Executor.ReopenLog(ctx, c.ID, running.LogPath); err != nil {
+		return fmt.Errorf("reopen the log of container %s: %w", c.ID, err)
+	}
+	return nil
+}
+
+// Update changes the limits that r names and leaves the others. After an error
+// nothing has changed.
+func (c *Container) Update(ctx context.Context, r *criapi.LinuxContainerResources) error {
+	asked, err := plan.Resources(r)
+	if err != nil {
+		return err
+	}
+	done, err := c.turn.take(ctx)
+	if err != nil {
+		return fmt.Errorf("update container %s: wait for its start: %w", c.ID, err)
+	}
+	defer done()
+	c.mu.Lock()
+	current, merged := c.spec, plan.MergeResources(c.resources, r)
+	state := c.stateLocked()
+	c.mu.Unlock()
+	if state == criapi.ContainerState_CONTAINER_EXITED {
+		return fmt.Errorf("update container %s: %w: it is %s", c.ID, ErrFailedPrecondition, stateText(state))
+	}
+	limits, err := plan.Resources(merged)
+	if err != nil {
+		return err
+	}
+	limits.AllDevices = current.Resources.AllDevices
+	if c.prepared {
+		if err := c.Sandbox.pods.Executor.Update(ctx, current, asked); err != nil {
+			return fmt.Errorf("update container %s: %w", c.ID, err)
+		}
+	}
+	c.mu.Lock()
+	c.resources, c.spec.Resources = merged, limits
+	c.mu.Unlock()
+	// Written last: a status that tells of limits not in force would keep the
+	// kubelet from asking again.
+	encoded, err := encode(merged)
+	if err != nil {
+		return err
+	}
+	c.write("resources.json", encoded)
+	return nil
+}
+
+// Stats tells what the container uses.
+func (c *Container) Stats() (spec.Stats, error) {
+	stats, err := c.Sandbox.pods.Executor.Stats(c.ID)
+	if err != nil {
+		return spec.Stats{}, fmt.Errorf("stats of container %s: %w", c.ID, err)
+	}
+	return stats, nil
+}
+
+// loadResources reads the limits of the last update, if there was one.
+func (c *Container) loadResources() error {
+	var encoded json.RawMessage
+	found, err := readOptional(c.dir.path("resources.json"), &encoded)
+	if err != nil || !found {
+		return err
+	}
+	current := new(criapi.LinuxContainerResources)
+	if err := decode(encoded, current); err != nil {
+		return fmt.Errorf("resources.json: %w", err)
+	}
+	limits, err := plan.Resources(current)
+	if err != nil {
+		return fmt.Errorf("resources.json: %w", err)
+	}
+	limits.AllDevices = c.spec.Resources.AllDevices
+	c.resources, c.spec.Resources = current, limits
+	return nil
+}

@@ -1,0 +1,337 @@
+package podsandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"cri-mini/image"
+	"cri-mini/internal/passwd"
+	"cri-mini/internal/undo"
+	"cri-mini/podsandbox/plan"
+	"cri-mini/runtime/spec"
+)
+
+// Create makes a container in a pod and gives its id. All that can be done
+// before the start is done here.
+func (p *Pods) Create(ctx context.Context, sandbox string, cfg *criapi.ContainerConfig) (string, error) {
+	s, err := p.Sandbox(sandbox)
+	if err != nil {
+		return "", err
+	}
+	if cfg.GetMetadata() == nil {
+		return "", &InvalidError{Field: "config.metadata", Reason: "is missing"}
+	}
+	cfg = proto.CloneOf(cfg) // the caller's may change
+	key := fmt.Sprintf("%s%s (attempt %d)", s.createKey(), cfg.Metadata.Name, cfg.Metadata.Attempt)
+	id, err := p.ops.do(ctx, key, cfg, func(ctx context.Context, op *operation) (string, error) {
+		birth := &birth{s: s, op: op, id: newID(), config: cfg}
+		return birth.id, birth.run(ctx)
+	})
+	if volume := new(plan.ImageVolumeError); errors.As(err, &volume) {
+		return "", volume
+	}
+	if err != nil {
+		return "", err
+	}
+	return id, nil
+}
+
+// createKey begins the key of each operation that makes a container here.
+func (s *Sandbox) createKey() string { return "create container " + s.ID + "/" }
+
+// birth is a container being created.
+type birth struct {
+	s      *Sandbox
+	op     *operation
+	id     string
+	config *criapi.ContainerConfig
+
+	dir     folder
+	image   image.Image
+	volumes map[int]string // ids of the images mounted, by place in config.Mounts
+	request plan.Request
+}
+
+func (b *birth) run(ctx context.Context) error {
+	p := b.s.pods
+	if err := b.allowed(); err != nil {
+		return err
+	}
+	var back undo.Stack
+	defer back.Run()
+	b.dir = folder{parent: b.s.dir.path("containers"), id: b.id, mark: creating}
+	remains, err := p.remains(b.s, b.id)
+	if err != nil {
+		return err
+	}
+	// The name of the folder alone tells what to take away.
+	if err := os.Mkdir(b.dir.path(), 0o700); err != nil {
+		return err
+	}
+	back.Add(func() error {
+		p.discard(ctx, "container "+b.id, func(ctx context.Context) error {
+			return p.discardContainer(ctx, b.dir, remains)
+		})
+		return nil
+	})
+	if err := b.gather(remains); err != nil {
+		return err
+	}
+	b.op.at("root file system")
+	if err := b.mountRootfs(ctx); err != nil {
+		return fmt.Errorf("root file system: %w", err)
+	}
+	planned, err := plan.Container(b.request)
+	if err != nil {
+		return err
+	}
+	b.op.at("prepare")
+	if err := p.Executor.Prepare(ctx, planned.Spec); err != nil {
+		return err
+	}
+	c, err := b.complete(planned)
+	if err != nil {
+		return err
+	}
+	// A caller who left will not learn the id: let nothing remain.
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := p.addContainer(c); err != nil {
+		return err
+	}
+	back.Keep()
+	return nil
+}
+
+// allowed checks what does not need to be looked up.
+func (b *birth) allowed() error {
+	if !b.s.ready() {
+		return fmt.Errorf("pod %s: %w: it is stopped", b.s.ID, ErrFailedPrecondition)
+	}
+	if other := b.s.named(b.config.Metadata); other != nil {
+		return fmt.Errorf("%w with id %s", ErrExists, other.ID)
+	}
+	if h := b.config.GetImage().GetRuntimeHandler(); h != "" && h != b.s.handler {
+		return &InvalidError{Field: "config.image.runtime_handler", Value: h, Reason: "is not that of the pod"}
+	}
+	return b.checkTarget()
+}
+
+// checkTarget keeps a container from looking into another pod.
+func (b *birth) checkTarget() error {
+	o := b.config.GetLinux().GetSecurityContext().GetNamespaceOptions()
+	if o.GetPid() != criapi.NamespaceMode_TARGET {
+		return nil
+	}
+	bad := func(reason string) error {
+		return &InvalidError{Field: "linux.security_context.namespace_options.target_id", Value: o.TargetId, Reason: reason}
+	}
+	target, err := b.s.pods.Container(o.TargetId)
+	if err != nil || target.Sandbox != b.s {
+		return bad("is no container of this pod")
+	}
+	if target.state() != criapi.ContainerState_CONTAINER_RUNNING {
+		return bad("is not running")
+	}
+	o.TargetId = target.ID
+	return nil
+}
+
+// gather looks up on the node what the request names.
+func (b *birth) gather(remains spec.Container) error {
+	p := b.s.pods
+	layers, err := b.findImage(b.config.GetImage().GetImage(), &b.image)
+	if err != nil {
+		return err
+	}
+	b.request = plan.Request{
+		ID:      b.id,
+		Sandbox: b.s.spec,
+		Pod:     b.s.config,
+		Config:  b.config,
+		Image:   wishes(b.image.Config),
+		Rootfs:  spec.Rootfs{Layers: layers, Writable: remains.Rootfs.Writable},
+		Etc:     b.s.dir.path("etc"),
+		Facts:   p.facts(),
+	}
+	if err := b.findVolumes(); err != nil {
+		return err
+	}
+	if b.request.Devices, err = findDevices(b.config.Devices); err != nil {
+		return err
+	}
+	security := b.config.GetLinux().GetSecurityContext()
+	if security.GetPrivileged() {
+		if b.request.HostDevices, err = hostDevices(); err != nil {
+			return err
+		}
+	}
+	b.request.Profile, err = loadProfile(security)
+	return err
+}
+
+// wishes are what an image may say about how it is run.
+func wishes(c image.Config) plan.Image {
+	return plan.Image{
+		User:       c.User,
+		Env:        c.Env,
+		Entrypoint: c.Entrypoint,
+		Cmd:        c.Cmd,
+		WorkingDir: c.WorkingDir,
+		StopSignal: c.StopSignal,
+	}
+}
+
+// findImage finds an image by id or name and keeps it from being removed.
+func (b *birth) findImage(name string, found *image.Image) ([]spec.Layer, error) {
+	if name == "" {
+		return nil, &InvalidError{Field: "config.image.image", Reason: "is missing"}
+	}
+	images := b.s.pods.Images
+	var err error
+	if *found, err = images.Get(name); err != nil {
+		return nil, imageError(err)
+	}
+	if err := images.Hold(found.ID, b.id); err != nil {
+		return nil, imageError(err)
+	}
+	layers, err := images.Layers(found.ID)
+	if err != nil {
+		return nil, imageError(err)
+	}
+	list := make([]spec.Layer, len(layers))
+	for i, l := range layers {
+		list[i] = spec.Layer{Path: l.Path, Form: spec.LayerForm(l.Form)}
+	}
+	return list, nil
+}
+
+func imageError(err error) error {
+	if errors.Is(err, image.ErrNotFound) {
+		return kindError{err, ErrNotFound}
+	}
+	return err
+}
+
+func (b *birth) findVolumes() error {
+	b.request.ImageVolumes, b.volumes = map[int][]spec.Layer{}, map[int]string{}
+	for i, m := range b.config.Mounts {
+		if m.GetImage() == nil {
+			continue
+		}
+		var found image.Image
+		layers, err := b.findImage(m.Image.Image, &found)
+		if err != nil {
+			return &plan.ImageVolumeError{Cause: fmt.Errorf("config.mounts[%d]: %w", i, err)}
+		}
+		b.request.ImageVolumes[i], b.volumes[i] = layers, found.ID
+	}
+	return nil
+}
+
+// mountRootfs mounts the layers and reads who is who in the image.
+func (b *birth) mountRootfs(ctx context.Context) (err error) {
+	root, err := b.s.pods.Executor.MountRootfs(ctx, b.id, b.request.Rootfs)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if b.request.Passwd, err = readAccounts(root, "etc/passwd"); err != nil {
+		return err
+	}
+	b.request.Group, err = readAccounts(root, "etc/group")
+	return err
+}
+
+// readAccounts gives nil for an image that has no such file.
+func readAccounts(root Rootfs, name string) ([]byte, error) {
+	data, err := root.ReadFile(name, passwd.MaxFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("/%s of the image: %w", name, err)
+	}
+	return data, nil
+}
+
+// complete writes the record and gives the folder its name: from now on the
+// container exists.
+func (b *birth) complete(planned plan.Plan) (*Container, error) {
+	config, err := encode(b.config)
+	if err != nil {
+		return nil, err
+	}
+	record := containerRecord{
+		Version:    recordVersion,
+		ID:         b.id,
+		Created:    time.Now(),
+		ImageID:    b.image.ID,
+		ImageRef:   b.image.ID,
+		Volumes:    b.volumes,
+		StopSignal: planned.StopSignal,
+		User:       planned.User,
+		Spec:       planned.Spec,
+		Config:     config,
+	}
+	if digests := b.image.Digests; len(digests) > 0 {
+		record.ImageRef = digests[0]
+	}
+	if err := b.dir.write("container.json", record); err != nil {
+		return nil, fmt.Errorf("record: %w", err)
+	}
+	if err := b.dir.move(""); err != nil {
+		return nil, fmt.Errorf("record: %w", err)
+	}
+	c := newContainer(b.s, b.dir, record, b.config)
+	c.prepared = true
+	return c, nil
+}
+
+func newContainer(s *Sandbox, dir folder, r containerRecord, config *criapi.ContainerConfig) *Container {
+	return &Container{
+		ID:         r.ID,
+		Sandbox:    s,
+		config:     config,
+		created:    r.Created,
+		imageID:    r.ImageID,
+		imageRef:   r.ImageRef,
+		mounts:     statusMounts(config, r.Volumes),
+		stopSignal: r.StopSignal,
+		user:       r.User,
+		turn:       newTurn(),
+		spec:       r.Spec,
+		resources:  config.GetLinux().GetResources(),
+		dir:        dir,
+		exited:     make(chan struct{}),
+	}
+}
+
+// addContainer enters c in the tables, unless its pod stopped meanwhile.
+func (p *Pods) addContainer(c *Container) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c.Sandbox.mu.Lock()
+	defer c.Sandbox.mu.Unlock()
+	if c.Sandbox.stopping {
+		return errPodStops
+	}
+	c.Sandbox.containers[c.ID] = c
+	p.containers[c.ID] = c
+	return nil
+}
+
+// remains is the least a container is known by: enough to remove it.
+func (p *Pods) remains(s *Sandbox, id string) (spec.Container, error) {
+	c, err := plan.Remains(id, spec.Rootfs{Writable: p.writable(id)}, s.config, p.known)
+	c.Sandbox = s.ID
+	return c, err
+}

@@ -1,0 +1,103 @@
+package podsandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"cri-mini/runtime/spec"
+)
+
+// Start runs a created container; it returns when the program was executed, or
+// why it could not be. A container that could not start has ended.
+func (c *Container) Start(ctx context.Context) error {
+	_, err := c.Sandbox.pods.ops.do(ctx, "start container "+c.ID, nil,
+		func(ctx context.Context, op *operation) (string, error) { return c.ID, c.startNow(ctx, op) })
+	return err
+}
+
+func (c *Container) startNow(ctx context.Context, op *operation) error {
+	op.at("wait for its turn")
+	done, err := c.turn.take(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if err := c.startable(); err != nil {
+		return err
+	}
+	if !c.prepared {
+		op.at("prepare")
+		if err := c.prepare(ctx); err != nil {
+			if ctx.Err() == nil {
+				c.finish(couldNotStart(err))
+			}
+			return err
+		}
+		c.prepared = true
+	}
+	op.at("start")
+	executor := c.Sandbox.pods.Executor
+	started, err := executor.Start(ctx, c.ID)
+	if err != nil {
+		// The answer may have been lost on the way and the program run.
+		c.finish(couldNotStart(err))
+		return errors.Join(err, executor.Kill(c.ID))
+	}
+	c.mu.Lock()
+	c.started = started
+	c.mu.Unlock()
+	c.write("start.json", started)
+	return nil
+}
+
+// startable is checked while holding the turn, so that a pod that begins to
+// stop finds either no start or a running container.
+func (c *Container) startable() error {
+	if state := c.state(); state != criapi.ContainerState_CONTAINER_CREATED {
+		return fmt.Errorf("%w: it is %s", ErrFailedPrecondition, stateText(state))
+	}
+	c.mu.Lock()
+	gone := c.gone
+	c.mu.Unlock()
+	if gone {
+		return fmt.Errorf("%w: it is being removed", ErrFailedPrecondition)
+	}
+	if !c.Sandbox.ready() {
+		return errPodStops
+	}
+	return nil
+}
+
+// prepare does again what the daemon before us did when the container was
+// created.
+func (c *Container) prepare(ctx context.Context) error {
+	c.mu.Lock()
+	planned := c.spec
+	c.mu.Unlock()
+	executor := c.Sandbox.pods.Executor
+	root, err := executor.MountRootfs(ctx, c.ID, planned.Rootfs)
+	if err != nil {
+		return fmt.Errorf("root file system: %w", err)
+	}
+	if err := root.Close(); err != nil {
+		return err
+	}
+	return executor.Prepare(ctx, planned)
+}
+
+// couldNotStart gives the exit codes that a shell gives.
+func couldNotStart(err error) end {
+	e := end{Exit: spec.Exit{Code: 128, At: time.Now()}, Reason: "StartError", Message: err.Error()}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		e.Code, e.Reason = 127, "ContainerCannotRun"
+	case errors.Is(err, fs.ErrPermission):
+		e.Code, e.Reason = 126, "ContainerCannotRun"
+	}
+	return e
+}

@@ -1,0 +1,100 @@
+package podsandbox
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"cri-mini/podsandbox/plan"
+	"cri-mini/runtime/seccomp"
+	"cri-mini/runtime/spec"
+)
+
+// findDevices looks at the devices asked for and replaces a folder by the
+// nodes that lie in it.
+func findDevices(asked []*criapi.Device) ([]spec.Device, error) {
+	var list []spec.Device
+	for i, d := range asked {
+		bad := func(reason string) error {
+			return &InvalidError{Field: fmt.Sprintf("config.devices[%d].host_path", i), Value: d.HostPath, Reason: reason}
+		}
+		if !filepath.IsAbs(d.HostPath) {
+			return nil, bad("must be an absolute path")
+		}
+		real, err := filepath.EvalSymlinks(d.HostPath)
+		if err != nil {
+			return nil, bad(err.Error())
+		}
+		nodes, err := deviceNodes(real)
+		if err != nil {
+			return nil, bad(err.Error())
+		}
+		if len(nodes) == 0 {
+			return nil, bad("is no device and no folder with devices")
+		}
+		for _, node := range nodes {
+			list = append(list, spec.Device{
+				HostPath:      node,
+				ContainerPath: d.ContainerPath + strings.TrimPrefix(node, real),
+				Permissions:   d.Permissions,
+			})
+		}
+	}
+	return list, nil
+}
+
+// ownDevices are the entries of /dev that a container has its own of.
+var ownDevices = map[string]bool{
+	"/dev/pts": true, "/dev/shm": true, "/dev/mqueue": true, "/dev/fd": true, "/dev/console": true, "/dev/ptmx": true,
+}
+
+// hostDevices are all device nodes of the node.
+func hostDevices() ([]spec.Device, error) {
+	nodes, err := deviceNodes("/dev")
+	if err != nil {
+		return nil, fmt.Errorf("devices of the node: %w", err)
+	}
+	list := make([]spec.Device, 0, len(nodes))
+	for _, node := range nodes {
+		list = append(list, spec.Device{HostPath: node, ContainerPath: node, Permissions: "rwm"})
+	}
+	return list, nil
+}
+
+// deviceNodes are the character and block devices at or below path.
+func deviceNodes(path string) ([]string, error) {
+	var nodes []string
+	err := filepath.WalkDir(path, func(name string, e fs.DirEntry, err error) error {
+		switch {
+		case os.IsNotExist(err) && name != path:
+			return nil // devices come and go
+		case err != nil:
+			return err
+		case ownDevices[name] && name != path:
+			if e.IsDir() {
+				return filepath.SkipDir
+			}
+		case e.Type()&fs.ModeDevice != 0:
+			nodes = append(nodes, name)
+		}
+		return nil
+	})
+	return nodes, err
+}
+
+// loadProfile reads the local seccomp profile that a container asks for.
+func loadProfile(s *criapi.LinuxContainerSecurityContext) (*seccomp.Profile, error) {
+	file, err := plan.SeccompFile(s)
+	if err != nil || file == "" {
+		return nil, err
+	}
+	profile, err := seccomp.Load(file)
+	if err != nil {
+		return nil, &InvalidError{Field: "linux.security_context.seccomp.localhost_ref", Value: file, Reason: err.Error()}
+	}
+	return profile, nil
+}

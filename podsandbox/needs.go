@@ -1,0 +1,27 @@
+package podsandbox
+
+import (
+	"context"
+
+	"cri-mini/image"
+	"cri-mini/podsandbox/network"
+)
+
+// Images is what this package needs of the image store.
+type Images interface {
+	// Get finds an image by any of its names.
+	Get(name string) (image.Image, error)
+	Layers(id string) ([]image.Layer, error)
+	// Hold keeps the layers of an image until owner releases all it holds.
+	Hold(id, owner string) error
+	Release(owner string)
+}
+
+// Network is what this package needs of the network of pods.
+type Network interface {
+	Setup(ctx context.Context, p network.Pod) (network.Result, error)
+	Teardown(ctx context.Context, p network.Pod) error
+	Result(pod string) (network.Result, bool)
+	// Collect takes down all pods but the live ones.
+	Collect(live []string) error
+}

@@ -1,0 +1,188 @@
+package plan
+
+import (
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"cri-mini/internal/passwd"
+	"cri-mini/runtime/spec"
+)
+
+const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// process plans the first process of a container.
+func process(r Request, user passwd.User) (spec.Process, error) {
+	security := r.Config.GetLinux().GetSecurityContext()
+	args, err := arguments(r.Config, r.Image)
+	if err != nil {
+		return spec.Process{}, err
+	}
+	env, err := environment(r, user)
+	if err != nil {
+		return spec.Process{}, err
+	}
+	caps, err := capabilities(r)
+	if err != nil {
+		return spec.Process{}, err
+	}
+	filter, err := seccompFilter(r, caps)
+	if err != nil {
+		return spec.Process{}, err
+	}
+	score := int(r.Config.GetLinux().GetResources().GetOomScoreAdj())
+	p := spec.Process{
+		Args:         args,
+		Env:          env,
+		Cwd:          workingDir(r.Config.WorkingDir, r.Image.WorkingDir),
+		Terminal:     r.Config.Tty,
+		User:         spec.User{UID: user.UID, GID: user.GID, Groups: user.Groups},
+		Capabilities: caps,
+		NoNewPrivs:   security.GetNoNewPrivs(),
+		Seccomp:      filter,
+		// Always set: otherwise the program would be as safe from the OOM
+		// killer as the monitor.
+		OOMScoreAdj: &score,
+	}
+	if n := r.Facts.OpenFiles; n > 0 {
+		p.Rlimits = []spec.Rlimit{{Resource: unix.RLIMIT_NOFILE, Soft: n, Hard: n}}
+	}
+	return p, nil
+}
+
+// Exec plans a process that joins a container whose first one is first.
+func Exec(first spec.Process, argv []string, terminal bool) (spec.Process, error) {
+	if err := checkArgs("cmd", argv); err != nil {
+		return spec.Process{}, err
+	}
+	p := first
+	p.Args, p.Terminal = argv, terminal
+	if terminal && !first.Terminal {
+		env := newEnv(first.Env)
+		env.preset("TERM", "xterm")
+		p.Env = env.list
+	}
+	return p, nil
+}
+
+// arguments joins entry point and command as docker does: a command of the
+// user's drops the image's command as well.
+func arguments(cfg *criapi.ContainerConfig, image Image) ([]string, error) {
+	command, args := cfg.Command, cfg.Args
+	if len(command) == 0 {
+		command = image.Entrypoint
+		if len(args) == 0 {
+			args = image.Cmd
+		}
+	}
+	argv := append(append([]string(nil), command...), args...)
+	return argv, checkArgs("config.command", argv)
+}
+
+func checkArgs(field string, argv []string) error {
+	if len(argv) == 0 {
+		return invalid(field, "", "nothing to run: neither the request nor the image names a program")
+	}
+	if argv[0] == "" {
+		return invalid(field, "", "the name of the program is empty")
+	}
+	for _, a := range argv {
+		if strings.Contains(a, "\x00") {
+			return invalid(field, a, "holds a zero byte")
+		}
+	}
+	return nil
+}
+
+func workingDir(asked, image string) string {
+	if asked == "" {
+		asked = image
+	}
+	return path.Join("/", asked)
+}
+
+// environment lets the image speak first and the user last.
+func environment(r Request, user passwd.User) ([]string, error) {
+	env := newEnv(r.Image.Env)
+	for i, kv := range r.Config.Envs {
+		if kv.Key == "" || strings.ContainsAny(kv.Key, "=\x00") {
+			return nil, invalid(at("config.envs", i, "key"), kv.Key, "is not the name of a variable")
+		}
+		if strings.Contains(string(kv.Value), "\x00") {
+			return nil, invalid(at("config.envs", i, "value"), kv.Key, "holds a zero byte")
+		}
+		env.set(kv.Key, string(kv.Value))
+	}
+	env.preset("PATH", strings.TrimPrefix(defaultPath, "PATH="))
+	env.preset("HOSTNAME", Hostname(r.Pod, r.Facts))
+	if r.Config.Tty {
+		env.preset("TERM", "xterm")
+	}
+	env.preset("HOME", user.Home)
+	return env.list, nil
+}
+
+// variables is an environment in order, each name once.
+type variables struct {
+	list  []string
+	place map[string]int
+}
+
+// newEnv starts with list. What has no name is of no use to a program and
+// comes from an image: it is left out.
+func newEnv(list []string) *variables {
+	v := &variables{place: map[string]int{}}
+	for _, entry := range list {
+		name, value, found := strings.Cut(entry, "=")
+		if found && name != "" && !strings.Contains(entry, "\x00") {
+			v.set(name, value)
+		}
+	}
+	return v
+}
+
+func (v *variables) set(name, value string) {
+	if i, known := v.place[name]; known {
+		v.list[i] = name + "=" + value
+		return
+	}
+	v.place[name] = len(v.list)
+	v.list = append(v.list, name+"="+value)
+}
+
+// preset sets what nobody has set.
+func (v *variables) preset(name, value string) {
+	if _, known := v.place[name]; !known {
+		v.set(name, value)
+	}
+}
+
+func resolveUser(r Request) (passwd.User, error) {
+	s := r.Config.GetLinux().GetSecurityContext()
+	policy := s.GetSupplementalGroupsPolicy()
+	if _, known := criapi.SupplementalGroupsPolicy_name[int32(policy)]; !known {
+		return passwd.User{}, invalid("linux.security_context.supplemental_groups_policy", policy, "is unknown")
+	}
+	ask := passwd.Request{
+		RunAsUsername:      s.GetRunAsUsername(),
+		ImageUser:          r.Image.User,
+		SupplementalGroups: s.GetSupplementalGroups(),
+		Strict:             policy == criapi.SupplementalGroupsPolicy_Strict,
+	}
+	if u := s.GetRunAsUser(); u != nil {
+		ask.RunAsUser = &u.Value
+	}
+	if g := s.GetRunAsGroup(); g != nil {
+		if ask.RunAsUser == nil && ask.RunAsUsername == "" {
+			return passwd.User{}, invalid("linux.security_context.run_as_group", g.Value, "needs run_as_user or run_as_username")
+		}
+		ask.RunAsGroup = &g.Value
+	}
+	user, err := passwd.Resolve(ask, r.Passwd, r.Group)
+	if err != nil {
+		return passwd.User{}, &InvalidError{Reason: err.Error()}
+	}
+	return user, nil
+}

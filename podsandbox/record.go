@@ -1,0 +1,141 @@
+package podsandbox
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	"cri-mini/internal/atomicfile"
+	"cri-mini/internal/passwd"
+	"cri-mini/runtime/spec"
+)
+
+// On disk:
+//
+//	pods/<id>/pod.json                         what was asked for
+//	pods/<id>/etc/                             hosts, hostname, resolv.conf
+//	pods/<id>/stopping, then stopped           it will never be ready again; nothing is left to stop
+//	pods/<id>/containers/<id>/container.json   what was asked for, and made of it
+//	                          start.json       it was started
+//	                          exit.json        it ended, or could not be started
+//	                          resources.json   the limits after an update
+//
+// Each file has one writer and is written once (resources.json: replaced). The
+// name of a folder says how far its pod or container is: with one of these
+// before the id it is not there yet, or not there any more, and a start after
+// a crash takes it away together with all it stands for.
+const (
+	creating = ".creating-"
+	removing = ".removing-"
+)
+
+// recordVersion is raised when an older program could not read the records.
+const recordVersion = 1
+
+type podRecord struct {
+	Version int
+	ID      string
+	Boot    string // which boot of the node its namespaces belong to
+	Created time.Time
+	Handler string
+	Spec    spec.Sandbox
+	Config  json.RawMessage
+}
+
+type containerRecord struct {
+	Version    int
+	ID         string
+	Created    time.Time
+	ImageID    string
+	ImageRef   string
+	Volumes    map[int]string // images mounted, by their place in Config.mounts
+	StopSignal syscall.Signal
+	User       passwd.User
+	Spec       spec.Container
+	Config     json.RawMessage
+}
+
+// end is how a container ended or why it never ran.
+type end struct {
+	spec.Exit
+	Reason  string
+	Message string `json:",omitempty"`
+}
+
+func encode(m proto.Message) (json.RawMessage, error) {
+	return protojson.MarshalOptions{UseProtoNames: true}.Marshal(m)
+}
+
+// decode skips fields that a newer program knew.
+func decode(data json.RawMessage, m proto.Message) error {
+	return protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(data, m)
+}
+
+func readJSON(path string, v any) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(data, v); err != nil {
+		return fmt.Errorf("read %s: %w", path, err)
+	}
+	return nil
+}
+
+// readOptional leaves v alone when there is no such file.
+func readOptional(path string, v any) (found bool, err error) {
+	err = readJSON(path, v)
+	if os.IsNotExist(err) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// folder is the place of one pod or container. It moves once when it is
+// complete and once when it goes.
+type folder struct {
+	parent, id string
+	mark       string // creating, removing or ""
+}
+
+func (f folder) path(names ...string) string {
+	return filepath.Join(append([]string{f.parent, f.mark + f.id}, names...)...)
+}
+
+func (f *folder) move(mark string) error {
+	to := *f
+	to.mark = mark
+	if err := os.Rename(f.path(), to.path()); err != nil {
+		return err
+	}
+	f.mark = mark
+	return nil
+}
+
+func (f folder) write(name string, v any) error { return atomicfile.JSON(f.path(name), v) }
+
+// folders lists what lies in parent.
+func folders(parent string) ([]folder, error) {
+	entries, err := os.ReadDir(parent)
+	if err != nil {
+		return nil, err
+	}
+	var list []folder
+	for _, e := range entries {
+		f := folder{parent: parent, id: e.Name()}
+		for _, mark := range []string{creating, removing} {
+			if id, marked := strings.CutPrefix(e.Name(), mark); marked {
+				f.id, f.mark = id, mark
+			}
+		}
+		list = append(list, f)
+	}
+	return list, nil
+}

@@ -1,0 +1,149 @@
+package podsandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"cri-mini/internal/atomicfile"
+	"cri-mini/runtime/spec"
+)
+
+func (p *Pods) podsDir() string           { return filepath.Join(p.Root, "pods") }
+func (p *Pods) writable(id string) string { return filepath.Join(p.Root, "containers", id) }
+
+// Open reads what earlier daemons left and compares it with what runs. It
+// returns when lists and statuses can be answered; what is left to be cleaned
+// up is done in the background.
+func Open(ctx context.Context, o Options) (*Pods, error) {
+	if err := o.complete(); err != nil {
+		return nil, err
+	}
+	facts, err := o.learn()
+	if err != nil {
+		return nil, fmt.Errorf("pods: %w", err)
+	}
+	p := &Pods{
+		Options:    o,
+		log:        o.Logger,
+		known:      facts,
+		collected:  make(chan struct{}),
+		sandboxes:  map[string]*Sandbox{},
+		names:      map[podName]*Sandbox{},
+		containers: map[string]*Container{},
+	}
+	for _, dir := range []string{p.podsDir(), p.writable("")} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("pods: %w", err)
+		}
+	}
+	p.ctx, p.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	tasks := make(chan error, 1)
+	var running map[string]Task
+	go func() {
+		var err error
+		running, err = p.Executor.Tasks(ctx)
+		tasks <- err
+	}()
+	found, err := p.load()
+	if err := errors.Join(err, <-tasks); err != nil {
+		p.cancel()
+		return nil, fmt.Errorf("pods: %w", err)
+	}
+	newRecovery(p, running).run(found)
+	return p, nil
+}
+
+// load reads all records, many at a time: on a full node it is what the first
+// answer waits for.
+func (p *Pods) load() ([]*Sandbox, error) {
+	dirs, err := folders(p.podsDir())
+	if err != nil {
+		return nil, err
+	}
+	found := make([]*Sandbox, len(dirs))
+	var readers errgroup.Group
+	readers.SetLimit(4 * runtime.GOMAXPROCS(0))
+	for i, dir := range dirs {
+		readers.Go(func() error {
+			s, err := p.loadSandbox(dir)
+			if err != nil {
+				// What the pod holds besides its record is still to be let go.
+				s = p.unnamed(folder{parent: dir.parent, id: dir.id, mark: removing})
+				err = p.putAside(dir, err)
+			}
+			found[i] = s
+			return err
+		})
+	}
+	return found, readers.Wait()
+}
+
+func (p *Pods) loadSandbox(dir folder) (*Sandbox, error) {
+	var r podRecord
+	err := readJSON(dir.path("pod.json"), &r)
+	if os.IsNotExist(err) && dir.mark != "" {
+		// Killed before the record was written or after it was removed: the
+		// name of the folder is all that is left of the pod.
+		return p.unnamed(dir), nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	config := new(criapi.PodSandboxConfig)
+	switch {
+	case r.Version != recordVersion:
+		return nil, fmt.Errorf("pod.json has version %d, want %d", r.Version, recordVersion)
+	case r.ID != dir.id:
+		return nil, fmt.Errorf("pod.json is that of pod %q", r.ID)
+	}
+	if err := decode(r.Config, config); err != nil {
+		return nil, fmt.Errorf("pod.json: config: %w", err)
+	}
+	if config.Metadata == nil {
+		return nil, errors.New("pod.json: config has no metadata")
+	}
+	s := &Sandbox{ID: r.ID, pods: p, config: config, handler: r.Handler, spec: r.Spec, boot: r.Boot,
+		created: r.Created, dir: dir, containers: map[string]*Container{}}
+	var at stopMark
+	if s.stopped, err = readOptional(dir.path("stopped"), &at); err != nil {
+		return nil, err
+	}
+	begun, err := readOptional(dir.path("stopping"), &at)
+	if err != nil {
+		return nil, err
+	}
+	s.stopping = s.stopped || begun || s.boot != p.BootID
+	if result, known := p.Network.Result(s.ID); known && !s.stopping {
+		s.ips = result.IPs
+	}
+	if err := atomicfile.Sweep(dir.path()); err != nil {
+		return nil, err
+	}
+	return s, s.loadContainers()
+}
+
+// unnamed is a pod of which there is no record any more or not yet.
+func (p *Pods) unnamed(dir folder) *Sandbox {
+	return &Sandbox{ID: dir.id, pods: p, dir: dir, spec: spec.Sandbox{ID: dir.id},
+		config: &criapi.PodSandboxConfig{Metadata: &criapi.PodSandboxMetadata{}}}
+}
+
+// putAside keeps a bad record out of the way of the good ones, for a person to
+// look at.
+func (p *Pods) putAside(dir folder, reason error) error {
+	aside := filepath.Join(p.Root, "bad-records")
+	if err := os.MkdirAll(aside, 0o700); err != nil {
+		return err
+	}
+	to := filepath.Join(aside, filepath.Base(dir.path())+time.Now().UTC().Format("-20060102T150405.000000000"))
+	p.log.Error("bad record, put aside", "folder", dir.path(), "to", to, "err", reason)
+	return os.Rename(dir.path(), to)
+}

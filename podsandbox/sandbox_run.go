@@ -1,0 +1,161 @@
+package podsandbox
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"cri-mini/internal/undo"
+	"cri-mini/podsandbox/plan"
+)
+
+// undoTime is how long taking back an unfinished call may take before it is
+// left to the background.
+const undoTime = time.Minute
+
+// Run makes a pod and gives its id.
+func (p *Pods) Run(ctx context.Context, cfg *criapi.PodSandboxConfig, handler string) (string, error) {
+	if handler != "" && !slices.Contains(p.Handlers, handler) {
+		return "", &InvalidError{Field: "runtime_handler", Value: handler, Reason: "is unknown"}
+	}
+	id := newID()
+	planned, err := plan.Sandbox(id, cfg, p.facts())
+	if err != nil {
+		return "", err
+	}
+	s := &Sandbox{
+		ID:         id,
+		pods:       p,
+		config:     proto.CloneOf(cfg), // the caller's may change
+		handler:    handler,
+		spec:       planned,
+		boot:       p.BootID,
+		created:    time.Now(),
+		dir:        folder{parent: p.podsDir(), id: id, mark: creating},
+		containers: map[string]*Container{},
+	}
+	return p.ops.do(ctx, runKey(cfg.Metadata), s.config,
+		func(ctx context.Context, op *operation) (string, error) { return s.ID, s.run(ctx, op) })
+}
+
+func runKey(m *criapi.PodSandboxMetadata) string { return "run pod " + nameOf(m).String() }
+
+func (s *Sandbox) run(ctx context.Context, op *operation) error {
+	p := s.pods
+	op.at("wait for the network to be cleaned")
+	select {
+	case <-p.collected:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if err := p.nameFree(nameOf(s.config.Metadata)); err != nil {
+		return err
+	}
+	var back undo.Stack
+	defer back.Run()
+	back.Add(func() error { p.discard(ctx, "pod "+s.ID, s.discard); return nil })
+
+	// The record comes before what it stands for: whoever finds it knows what
+	// to take away.
+	if err := s.write(); err != nil {
+		return fmt.Errorf("record: %w", err)
+	}
+	op.at("namespaces")
+	if err := p.Executor.CreateSandbox(ctx, s.spec); err != nil {
+		return fmt.Errorf("namespaces: %w", err)
+	}
+	op.at("network")
+	if err := s.connect(ctx); err != nil {
+		return fmt.Errorf("network: %w", err)
+	}
+	if err := s.writeEtc(); err != nil {
+		return err
+	}
+	// A caller who left will not learn the id: let nothing remain.
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := s.dir.move(""); err != nil {
+		return fmt.Errorf("record: %w", err)
+	}
+	p.add(s)
+	back.Keep()
+	return nil
+}
+
+func (p *Pods) nameFree(n podName) error {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if other := p.names[n]; other != nil {
+		return fmt.Errorf("%w with id %s", ErrExists, other.ID)
+	}
+	return nil
+}
+
+func (p *Pods) add(s *Sandbox) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.sandboxes[s.ID] = s
+	p.names[nameOf(s.config.Metadata)] = s
+}
+
+func (s *Sandbox) write() error {
+	config, err := encode(s.config)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(s.dir.path("containers"), 0o700); err != nil {
+		return err
+	}
+	return s.dir.write("pod.json", podRecord{
+		Version: recordVersion,
+		ID:      s.ID,
+		Boot:    s.boot,
+		Created: s.created,
+		Handler: s.handler,
+		Spec:    s.spec,
+		Config:  config,
+	})
+}
+
+func (s *Sandbox) connect(ctx context.Context) error {
+	if s.spec.HostNetwork {
+		return nil
+	}
+	n, done := s.netPod()
+	defer done()
+	if n.NetNSFile == nil {
+		return fmt.Errorf("namespace of the pod: %w", os.ErrNotExist)
+	}
+	result, err := s.pods.Network.Setup(ctx, n)
+	if err != nil {
+		return err
+	}
+	s.ips = result.IPs
+	return nil
+}
+
+// discard takes away what is there of a pod that was not completed. The folder
+// goes last, for it is what makes the next daemon try again.
+func (s *Sandbox) discard(ctx context.Context) error {
+	if err := s.release(ctx); err != nil {
+		return err
+	}
+	return os.RemoveAll(s.dir.path())
+}
+
+// discard takes back an unfinished call, now if possible and else later. The
+// call's own context has often ended.
+func (p *Pods) discard(ctx context.Context, what string, work func(context.Context) error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
+	defer cancel()
+	if err := work(ctx); err != nil {
+		p.log.Warn("cannot take back, will try again", "what", what, "err", err)
+		p.later(what, work)
+	}
+}

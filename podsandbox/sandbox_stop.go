@@ -1,0 +1,115 @@
+package podsandbox
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// stopMark is what is written when a stop begins and when it is complete.
+type stopMark struct{ At time.Time }
+
+var errPodStops = fmt.Errorf("%w: the pod is being stopped", ErrFailedPrecondition)
+
+// Stop kills all that runs in a pod and gives back its network. The pod and
+// its containers remain to be looked at.
+func (p *Pods) Stop(ctx context.Context, id string) error {
+	s, err := p.Sandbox(id)
+	if err != nil {
+		return err
+	}
+	return s.stop(ctx)
+}
+
+func (s *Sandbox) stop(ctx context.Context) error {
+	_, err := s.pods.ops.do(ctx, "stop pod "+s.ID, nil,
+		func(ctx context.Context, op *operation) (string, error) { return s.ID, s.stopNow(ctx, op) })
+	return err
+}
+
+func (s *Sandbox) stopNow(ctx context.Context, op *operation) error {
+	if s.isStopped() {
+		return nil
+	}
+	// Written first: a daemon that dies in the middle must not find a pod that
+	// looks ready and lacks half of its containers.
+	if err := s.dir.write("stopping", stopMark{time.Now()}); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.stopping = true
+	s.mu.Unlock()
+	op.at("wait for containers being created")
+	if err := s.pods.ops.abandon(ctx, s.createKey(), errPodStops); err != nil {
+		return err
+	}
+	op.at("kill containers")
+	var kills errgroup.Group
+	for _, c := range s.Containers() {
+		kills.Go(func() error { return c.end(ctx) })
+	}
+	if err := kills.Wait(); err != nil {
+		return err
+	}
+	op.at("give back network and namespaces")
+	if err := s.release(ctx); err != nil {
+		return err
+	}
+	if err := os.Rename(s.dir.path("stopping"), s.dir.path("stopped")); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.stopped = true
+	s.ips = nil
+	s.mu.Unlock()
+	return nil
+}
+
+func (s *Sandbox) isStopped() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stopped
+}
+
+// Remove takes a pod away with all its containers. What runs is killed.
+func (p *Pods) Remove(ctx context.Context, id string) error {
+	s, err := p.Sandbox(id)
+	if err != nil {
+		return err
+	}
+	_, err = p.ops.do(ctx, "remove pod "+s.ID, nil,
+		func(ctx context.Context, op *operation) (string, error) { return s.ID, s.remove(ctx, op) })
+	return err
+}
+
+func (s *Sandbox) remove(ctx context.Context, op *operation) error {
+	op.at("stop")
+	if err := s.stop(ctx); err != nil {
+		return err
+	}
+	op.at("remove containers")
+	var removals errgroup.Group
+	for _, c := range s.Containers() {
+		removals.Go(func() error { return c.remove(ctx) })
+	}
+	if err := removals.Wait(); err != nil {
+		return err
+	}
+	if s.dir.mark != removing {
+		if err := s.dir.move(removing); err != nil {
+			return err
+		}
+	}
+	if err := os.RemoveAll(s.dir.path()); err != nil {
+		return err
+	}
+	p := s.pods
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.sandboxes, s.ID)
+	delete(p.names, nameOf(s.config.Metadata))
+	return nil
+}
