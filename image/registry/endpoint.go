@@ -196,7 +196,7 @@ func (t *plainFallback) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	if !t.plain.Load() {
 		resp, err := t.next.RoundTrip(req)
-		if !errors.Is(err, http.ErrSchemeMismatch) || (req.Body != nil && req.GetBody == nil) {
+		if !speaksPlain(err) || (req.Body != nil && req.GetBody == nil) {
 			return resp, err
 		}
 		t.plain.Store(true)
@@ -211,6 +211,12 @@ func (t *plainFallback) RoundTrip(req *http.Request) (*http.Response, error) {
 		again.Body = body
 	}
 	return t.next.RoundTrip(again)
+}
+
+// speaksPlain tells whether a server answered a TLS greeting in plain HTTP.
+func speaksPlain(err error) bool {
+	record, ok := errors.AsType[tls.RecordHeaderError](err)
+	return ok && string(record.RecordHeader[:]) == "HTTP/"
 }
 
 func (t *plainFallback) CloseIdleConnections() { t.next.CloseIdleConnections() }

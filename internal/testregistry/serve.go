@@ -28,15 +28,18 @@ func (r *Registry) CA() []byte {
 var route = regexp.MustCompile(`^/v2/(.+)/(manifests|blobs)/([^/]+)$`)
 
 func (r *Registry) serve(w http.ResponseWriter, q *http.Request) {
-	rec := &recorder{ResponseWriter: w, status: http.StatusOK}
-	defer func() {
+	asked := &Request{
+		Method: q.Method, Path: q.URL.Path, Query: q.URL.RawQuery, Range: q.Header.Get("Range"), Host: q.Host,
+		Authorization: q.Header.Get("Authorization"), Header: q.Header.Clone(), Status: http.StatusOK,
+	}
+	r.mu.Lock()
+	r.requests = append(r.requests, asked)
+	r.mu.Unlock()
+	rec := &recorder{ResponseWriter: w, note: func(status int) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.requests = append(r.requests, Request{
-			Method: q.Method, Path: q.URL.Path, Query: q.URL.RawQuery, Range: q.Header.Get("Range"), Host: q.Host,
-			Authorization: q.Header.Get("Authorization"), Header: q.Header.Clone(), Status: rec.status,
-		})
-	}()
+		asked.Status = status
+	}}
 	if q.URL.Path == "/token" {
 		r.serveToken(rec, q)
 		return
@@ -63,30 +66,31 @@ func (r *Registry) answer(w http.ResponseWriter, q *http.Request) {
 		return
 	}
 	name, kind, ref := m[1], m[2], m[3]
+	doc, known := r.lookup(name, kind, ref)
+	if !known {
+		fail(w, http.StatusNotFound, strings.ToUpper(kind[:len(kind)-1])+"_UNKNOWN", "unknown: "+ref)
+		return
+	}
+	if kind == "manifests" {
+		w.Header().Set("Docker-Content-Digest", digest.FromBytes(doc.data).String())
+	}
+	w.Header().Set("Content-Type", doc.mediaType)
+	serveBytes(w, q, doc.data)
+}
+
+func (r *Registry) lookup(name, kind, ref string) (doc document, known bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if kind == "manifests" {
-		d, tagged := r.tags[name+":"+ref]
-		if !tagged {
-			d = digest.Digest(ref)
-		}
-		doc, ok := r.manifests[d]
-		if !ok {
-			fail(w, http.StatusNotFound, "MANIFEST_UNKNOWN", "manifest unknown: "+ref)
-			return
-		}
-		w.Header().Set("Content-Type", doc.mediaType)
-		w.Header().Set("Docker-Content-Digest", d.String())
-		serveBytes(w, q, doc.data)
-		return
+	if kind == "blobs" {
+		data, known := r.blobs[digest.Digest(ref)]
+		return document{"application/octet-stream", data}, known
 	}
-	data, ok := r.blobs[digest.Digest(ref)]
-	if !ok {
-		fail(w, http.StatusNotFound, "BLOB_UNKNOWN", "blob unknown: "+ref)
-		return
+	d, tagged := r.tags[name+":"+ref]
+	if !tagged {
+		d = digest.Digest(ref)
 	}
-	w.Header().Set("Content-Type", "application/octet-stream")
-	serveBytes(w, q, data)
+	doc, known = r.manifests[d]
+	return doc, known
 }
 
 // serveBytes knows ranges that go to the end, as they are used to go on.
@@ -176,14 +180,14 @@ func (r *Registry) ExpireTokens() {
 	clear(r.tokens)
 }
 
-// recorder remembers the status of an answer.
+// recorder notes the status of an answer.
 type recorder struct {
 	http.ResponseWriter
-	status int
+	note func(status int)
 }
 
 func (r *recorder) WriteHeader(status int) {
-	r.status = status
+	r.note(status)
 	r.ResponseWriter.WriteHeader(status)
 }
 

@@ -45,7 +45,7 @@ type Registry struct {
 	manifests map[digest.Digest]document
 	tags      map[string]digest.Digest // by name:tag
 	faults    []*Fault
-	requests  []Request
+	requests  []*Request
 	tokens    map[string]bool
 }
 
@@ -147,7 +147,11 @@ func (r *Registry) Mirror(configDir, domain string) error {
 func (r *Registry) Requests() []Request {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return append([]Request{}, r.requests...)
+	out := make([]Request, 0, len(r.requests))
+	for _, q := range r.requests {
+		out = append(out, *q)
+	}
+	return out
 }
 
 // Count tells how many requests had part in their path.

@@ -1,0 +1,233 @@
+package registry
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"cri-mini/internal/testregistry"
+)
+
+func TestHostsFileFullForm(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "registry.test", "hosts.toml")
+	hosts, err := parseHostsFile(file, []byte(`
+server = "https://registry.test"
+capabilities = ["pull", "resolve", "push"]
+dial_timeout = "3s"
+
+[host."https://z.test/us"]
+  capabilities = ["pull"]
+  ca = "z.crt"
+  client = "both.pem"
+  [host."https://z.test/us".header]
+    x-one = "1"
+    x-two = ["a", "b"]
+
+[host."http://a.test:5000"]
+  ca = ["/etc/a.crt", "b.crt"]
+  client = [["a.cert", "a.key"], ["c.pem", ""]]
+  skip_verify = true
+  proxy = "http://proxy.test:8080"
+
+[host."m.test/v2/up"]
+  override_path = true
+[host."n.test/v2"]
+[host]
+"inline.test" = { capabilities = ["resolve"] }
+`), "registry.test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, h := range hosts {
+		got = append(got, fmt.Sprintf("%s pull=%v resolve=%v ca=%v client=%v skip=%v header=%v timeout=%v proxy=%v own=%v",
+			h.url, h.pull, h.resolve, h.ca, h.clientCerts, h.skipVerify, h.header, h.dialTimeout, h.proxy, h.own))
+	}
+	d := filepath.Dir(file)
+	want := []string{
+		"https://z.test/us/v2 pull=true resolve=false ca=[" + d + "/z.crt] client=[[" + d + "/both.pem ]] skip=false header=map[X-One:[1] X-Two:[a b]] timeout=0s proxy=<nil> own=false",
+		"http://a.test:5000/v2 pull=true resolve=true ca=[/etc/a.crt " + d + "/b.crt] client=[[" + d + "/a.cert " + d + "/a.key] [" + d + "/c.pem ]] skip=true header=map[] timeout=0s proxy=http://proxy.test:8080 own=false",
+		"https://m.test/v2/up pull=true resolve=true ca=[] client=[] skip=false header=map[] timeout=0s proxy=<nil> own=false",
+		"https://n.test/v2 pull=true resolve=true ca=[] client=[] skip=false header=map[] timeout=0s proxy=<nil> own=false",
+		"https://inline.test/v2 pull=false resolve=true ca=[] client=[] skip=false header=map[] timeout=0s proxy=<nil> own=false",
+		"https://registry.test/v2 pull=true resolve=true ca=[] client=[] skip=false header=map[] timeout=3s proxy=<nil> own=true",
+	}
+	if strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+func TestHostsFileErrorsNameFileAndLine(t *testing.T) {
+	for text, want := range map[string]string{
+		"server = \"https://a.test\"\nsevrer = 1\n":                 ":2: unknown key \"sevrer\"",
+		"\n[host.\"https://a.test\"]\n  capabilites = [\"pull\"]\n": ":3: unknown key",
+		"[host.\"https://a.test\"]\n  capabilities = [\"pul\"]\n":   ":2: capability \"pul\" is not one of",
+		"server = 3\n":                                                                      ":1:",
+		"server = \"ftp://a.test\"\n":                                                       ":1: host \"ftp://a.test\" is not",
+		"\n\n[host.\"https://u:p@a.test\"]\n":                                               ":3: host \"https://u:xxxxx@a.test\" has more",
+		"[host.\"https://a.test\"]\nca = 3\n":                                               ":2: ca: 3 is not a path",
+		"[host.\"https://a.test\"]\nca = [\"\"]\n":                                          ":2: ca:",
+		"[host.\"https://a.test\"]\nclient = [[\"a\"]]\n":                                   ":2: client:",
+		"[host.\"https://a.test\"]\ndial_timeout = \"soon\"\n":                              ":2: dial_timeout \"soon\" is not",
+		"[host.\"https://a.test\"]\nproxy = \"gopher://p\"\n":                               ":2: proxy",
+		"[host.\"https://a.test\"]\n[host.\"https://a.test\".header]\n\"a b\" = \"s3cret\"": ":2: header \"a b\" is not a valid name",
+		"[host.\"https://a.test\"\n":                                                        ":1:",
+		"\x00":                                                                              ":1:",
+	} {
+		_, err := parseHostsFile("/etc/x/hosts.toml", []byte(text), "registry.test")
+		if err == nil || !strings.HasPrefix(err.Error(), "/etc/x/hosts.toml"+want) || strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("%q: %v; want /etc/x/hosts.toml%s...", text, err, want)
+		}
+	}
+}
+
+func FuzzHostsFile(f *testing.F) {
+	f.Add([]byte("server = \"a\"\n[host.\"b\"]\nca = [\"x\"]\nclient=[[\"a\",\"b\"]]\nheader={a=[\"b\"]}"))
+	f.Add([]byte("host.a.b.c = 1\n[[host]]\n"))
+	f.Add([]byte("[host.a]\nproxy = \"http://u:p@x\"\ndial_timeout=\"-1s\"\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		hosts, err := parseHostsFile("f", data, "registry.test")
+		if err == nil && (len(hosts) == 0 || hosts[len(hosts)-1].url.Host == "") {
+			t.Fatalf("%q: no last host in %v", data, hosts)
+		}
+	})
+}
+
+func TestHostFolderForDomain(t *testing.T) {
+	config := t.TempDir()
+	for _, d := range []string{"a.test:5000", "a.test_5000_", "b.test:5000", "_default"} {
+		if err := os.Mkdir(filepath.Join(config, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for domain, want := range map[string]string{"a.test:5000": "a.test_5000_", "b.test:5000": "b.test:5000", "a.test": "_default"} {
+		if got, err := hostDir(config, domain); err != nil || filepath.Base(got) != want {
+			t.Errorf("hostDir(%s) = %s, %v; want %s", domain, got, err, want)
+		}
+	}
+}
+
+func TestMirrorIsAskedFirstAndIsToldTheRegistry(t *testing.T) {
+	for _, folder := range []string{"registry.test:5000", "_default"} {
+		f := newFixture(t, testregistry.Options{TLS: true})
+		if err := f.r.Mirror(f.config, folder); err != nil {
+			t.Fatal(err)
+		}
+		f.r.Push("team/app", "1", simple())
+		if _, _, err := fetchAll(t.Context(), f.openName("registry.test:5000/team/app:1", nil)); err != nil {
+			t.Fatal(err)
+		}
+		for _, q := range f.r.Requests() {
+			if q.Query != "ns=registry.test%3A5000" {
+				t.Errorf("%s: %s?%s does not name the registry", folder, q.Path, q.Query)
+			}
+		}
+	}
+}
+
+func TestConfigurationIsReadAtEachPull(t *testing.T) {
+	f := newFixture(t, testregistry.Options{})
+	f.r.Push("app", "1", simple())
+	name := f.open("app:1", nil).Name()
+	f.hosts("_default", "sever = 1") // which the fixture's host falls under, too
+	if _, err := f.client.Repository(name, nil); err == nil || !strings.Contains(err.Error(), "hosts.toml:1: unknown key") {
+		t.Fatalf("with a bad file: %v", err)
+	}
+	f.hosts("_default", "")
+	if _, _, err := fetchAll(t.Context(), f.open("app:1", nil)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAllHostsAreTriedAndNamed(t *testing.T) {
+	first := testregistry.New(testregistry.Options{})
+	t.Cleanup(first.Close)
+	dead := testregistry.New(testregistry.Options{})
+	dead.Close()
+	f := newFixture(t, testregistry.Options{TLS: true})
+	text := fmt.Sprintf("server = %q\nskip_verify = true\n[host.%q]\n[host.%q]\n", f.r.URL(), first.URL(), dead.URL())
+	f.hosts("registry.test", text)
+
+	_, err := f.openName("registry.test/app:1", nil).Resolve(t.Context(), platform)
+	if !errors.Is(err, ErrNotFound) {
+		t.Errorf("pull = %v, want ErrNotFound: the registry itself says so", err)
+	}
+	for _, want := range []string{first.Host() + ": 404", dead.Host() + ": dial tcp", f.r.Host() + ": 404", "registry.test/app:1"} {
+		if !strings.Contains(fmt.Sprint(err), want) {
+			t.Errorf("error %q does not have %q", err, want)
+		}
+	}
+
+	f.r.Push("app", "1", simple())
+	start := time.Now()
+	if _, _, err := fetchAll(t.Context(), f.openName("registry.test/app:1", nil)); err != nil || time.Since(start) > 3*time.Second {
+		t.Fatalf("with the last host good: %v after %v", err, time.Since(start))
+	}
+}
+
+func TestCorruptMirrorIsPassedOver(t *testing.T) {
+	mirror := testregistry.New(testregistry.Options{})
+	t.Cleanup(mirror.Close)
+	f := newFixture(t, testregistry.Options{})
+	img := simple()
+	pushed := f.r.Push("app", "1", img)
+	mirror.Push("app", "1", img)
+	f.hosts("registry.test", fmt.Sprintf("server = %q\n[host.%q]\ncapabilities = [\"pull\"]\n", f.r.URL(), mirror.URL()))
+	mirror.Fault(testregistry.Fault{Flip: true})
+	if _, layers, err := fetchAll(t.Context(), f.openName("registry.test/app:1", nil)); err != nil || len(layers[0]) == 0 {
+		t.Fatalf("pull past a corrupt mirror: %v", err)
+	}
+	if mirror.Count(pushed.Layers[0].String()) == 0 {
+		t.Fatal("the mirror was not even asked for the layer")
+	}
+	for _, q := range mirror.Requests() {
+		if strings.HasSuffix(q.Path, "manifests/1") {
+			t.Fatal("a mirror without \"resolve\" was asked for a tag")
+		}
+	}
+}
+
+func TestResolveOnlyHostGivesTheDigest(t *testing.T) {
+	f := newFixture(t, testregistry.Options{})
+	content := testregistry.New(testregistry.Options{})
+	t.Cleanup(content.Close)
+	img := simple()
+	f.r.Push("app", "1", img)
+	content.Push("app", "other", img)
+	f.hosts("registry.test", fmt.Sprintf("server = %q\ncapabilities = [\"pull\"]\n[host.%q]\ncapabilities = [\"resolve\"]\n", content.URL(), f.r.URL()))
+	if _, _, err := fetchAll(t.Context(), f.openName("registry.test/app:1", nil)); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(f.r.Requests()); n != 1 {
+		t.Fatalf("the resolving host got %d requests, want 1", n)
+	}
+}
+
+func TestPlainHTTPOnlyWhereAllowed(t *testing.T) {
+	if h := defaultHost("registry.test"); h.url.Scheme != "https" || h.plainIfNeeded {
+		t.Errorf("registry.test: %v, plain allowed %v", h.url, h.plainIfNeeded)
+	}
+	for domain, want := range map[string]bool{
+		"localhost": true, "localhost:5000": true, "127.0.0.1:5000": true, "127.9.8.7": true, "[::1]:5000": true, "[::1]": true,
+		"10.0.0.1:5000": false, "localhost.test": false, "127.0.0.1.test": false, "registry.test:80": false, "[::2]": false,
+	} {
+		if got := isLoopback(domain); got != want {
+			t.Errorf("isLoopback(%s) = %v, want %v", domain, got, want)
+		}
+	}
+	f := newFixture(t, testregistry.Options{})
+	f.r.Push("app", "1", simple())
+	f.hosts("registry.test", fmt.Sprintf("server = %q\n", strings.Replace(f.r.URL(), "http:", "https:", 1)))
+	if _, err := f.openName("registry.test/app:1", nil).Resolve(t.Context(), platform); err == nil {
+		t.Fatal("https:// in the hosts file fell back to plain HTTP")
+	}
+	f.hosts("registry.test", fmt.Sprintf("server = %q\n", f.r.URL()))
+	if _, err := f.openName("registry.test/app:1", nil).Resolve(t.Context(), platform); err != nil {
+		t.Fatal(err)
+	}
+}
