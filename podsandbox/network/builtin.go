@@ -30,6 +30,8 @@ type builtin struct {
 
 	mu      sync.Mutex // one repair or change of subnets at a time
 	failed  error      // why it is not ready
+	logged  string     // of these reasons, so that each is told once
+	given   []netip.Prefix
 	pool    *ipam.Pool // nil before the first ensure
 	retired [][]netip.Prefix
 }
@@ -40,6 +42,9 @@ func newBuiltin(n *Network) (*builtin, error) {
 		return nil, err
 	}
 	f := &builtin{n: n, ipv6: ipv6 && n.opt.IPv6, failed: errors.New("pod network was not started")}
+	if err := f.learnSubnets(); err != nil {
+		return nil, err
+	}
 	if f.bridge, err = bridge.Open(n.opt.Bridge, n.opt.Instance, n.host, f.ipv6); err != nil {
 		return nil, err
 	}

@@ -177,14 +177,11 @@ func (n *Network) open() (err error) {
 	ctx, stop := context.WithCancel(context.Background())
 	n.stop = stop
 	if n.external != nil {
-		n.external.look(ctx)
+		n.external.refresh()
+		n.stopped.Go(func() { n.external.watch(ctx) })
 	}
-	if n.builtin.wanted() {
-		if err := n.builtin.ensure(); err != nil {
-			n.log.Warn("pod network is not ready", "err", err)
-		}
-	}
-	n.stopped.Go(func() { n.watch(ctx) })
+	n.builtin.tend()
+	n.stopped.Go(func() { n.builtin.watch(ctx) })
 	return nil
 }
 

@@ -58,29 +58,38 @@ func (n *Network) Describe() map[string]any {
 	return d
 }
 
-// watch looks after the network until ctx ends.
-func (n *Network) watch(ctx context.Context) {
+// watch looks after the built-in form until ctx ends.
+func (f *builtin) watch(ctx context.Context) {
 	tick := time.NewTicker(pace)
 	defer tick.Stop()
 	for {
+		f.tend()
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		if err := n.builtin.tend(); err != nil {
-			n.log.Warn("pod network is not ready", "err", err)
-		}
 	}
 }
 
 // tend makes the form ready once it is wanted, and keeps it so.
-func (f *builtin) tend() error {
+func (f *builtin) tend() {
 	if !f.wanted() {
-		return nil
+		return
 	}
+	var err error
 	if f.status() != nil {
-		return f.ready()
+		err = f.ready()
+	} else {
+		err = f.check()
 	}
-	return f.check()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err != nil && err.Error() != f.logged {
+		f.n.log.Warn("pod network is not ready", "err", err)
+		f.logged = err.Error()
+	}
+	if err == nil {
+		f.logged = ""
+	}
 }

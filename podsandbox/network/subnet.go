@@ -23,20 +23,39 @@ type subnetChoice struct {
 
 func (f *builtin) subnetFile() string { return filepath.Join(f.n.opt.StateDir, "subnets.json") }
 
-// subnets are those from which new pods get addresses.
-func (f *builtin) subnets() ([]netip.Prefix, error) {
+// learnSubnets finds out at start which subnets were given, by the options or,
+// in an earlier life, by setPodCIDR.
+func (f *builtin) learnSubnets() (err error) {
 	if f.n.opt.PodCIDR != "" {
-		return f.parse(f.n.opt.PodCIDR)
+		f.given, err = f.parse(f.n.opt.PodCIDR)
+		return err
 	}
-	var kept subnetChoice
+	kept, err := f.kept()
+	if err == nil && kept.Given {
+		f.given = kept.Subnets
+	}
+	return nil
+}
+
+func (f *builtin) kept() (kept subnetChoice, err error) {
 	data, err := os.ReadFile(f.subnetFile())
 	if err == nil {
 		err = json.Unmarshal(data, &kept)
 	}
-	if err == nil && (kept.Given || len(kept.Subnets) == f.families()) {
-		if _, err := ipam.NewPool(kept.Subnets); err == nil {
-			return kept.Subnets, nil
-		}
+	if err == nil {
+		_, err = ipam.NewPool(kept.Subnets)
+	}
+	return kept, err
+}
+
+// subnets are those from which new pods get addresses.
+func (f *builtin) subnets() ([]netip.Prefix, error) {
+	if len(f.given) > 0 {
+		return f.given, nil
+	}
+	kept, err := f.kept()
+	if err == nil && len(kept.Subnets) == f.families() {
+		return kept.Subnets, nil
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		f.n.log.Warn("choose the pods' subnets again", "file", f.subnetFile(), "err", err)
@@ -50,6 +69,13 @@ func (f *builtin) subnets() ([]netip.Prefix, error) {
 		return nil, err
 	}
 	return chosen, atomicfile.JSON(f.subnetFile(), subnetChoice{Subnets: chosen})
+}
+
+// givenSubnets are the subnets that were not chosen by us.
+func (f *builtin) givenSubnets() []netip.Prefix {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.given
 }
 
 func (f *builtin) families() int {
@@ -83,7 +109,7 @@ func (f *builtin) setPodCIDR(cidr string) error {
 	if err := atomicfile.JSON(f.subnetFile(), subnetChoice{Given: true, Subnets: subnets}); err != nil {
 		return fmt.Errorf("pod CIDR %q: %w", cidr, err)
 	}
-	f.n.opt.PodCIDR = "" // the later word counts
+	f.given = subnets
 	if f.pool == nil {
 		return nil // not in use; ensure will read it
 	}
