@@ -15,16 +15,20 @@ import (
 
 // Main runs the tests of a package and fails them when they leak. Call it
 // from TestMain.
-func Main(m *testing.M) {
+func Main(m *testing.M) { os.Exit(Run(m)) }
+
+// Run is Main for a TestMain that has something to do afterwards: it returns
+// the exit code.
+func Run(m *testing.M) int {
 	before := take()
 	code := m.Run()
 	if code == 0 {
 		if left := settle(before); left != "" {
 			fmt.Fprintf(os.Stderr, "FAIL: the tests of this package left behind:\n%s", left)
-			code = 1
+			return 1
 		}
 	}
-	os.Exit(code)
+	return code
 }
 
 // Check fails t when t, once finished, has left something behind.

@@ -74,10 +74,13 @@ func (e *Executor) endInit(ctx context.Context, sandbox string) error {
 	return e.forget(ctx, initID(sandbox))
 }
 
+// ownProgram is a static binary that contains package boot.
+var ownProgram = "/proc/self/exe"
+
 // sealedCopy is our binary in memory that nobody can change: the init runs in
 // a container's PID namespace, where /proc/1/exe leads to its file.
 func sealedCopy() (*os.File, error) {
-	own, err := os.Open("/proc/self/exe")
+	own, err := os.Open(ownProgram)
 	if err != nil {
 		return nil, err
 	}

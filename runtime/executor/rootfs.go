@@ -30,51 +30,48 @@ func (e *Executor) MountRootfs(_ context.Context, id string, r spec.Rootfs) (spe
 }
 
 func (e *Executor) mountRootfs(r spec.Rootfs) (*mount.Tree, error) {
-	upper, work, err := e.writable(r)
-	if err != nil {
+	if err := makeWritable(r); err != nil {
 		return nil, fmt.Errorf("writable layer: %w", err)
-	}
-	defer upper.Close()
-	defer work.Close()
-	return e.stack(r.Layers, upper, work, r.IDs)
-}
-
-// writable makes the folders of the writable layer. The work folder is made
-// anew each time: overlayfs marks it when mounted volatile and refuses it
-// later, since it cannot know that nothing was lost.
-func (e *Executor) writable(r spec.Rootfs) (upper, work *os.File, err error) {
-	if err := os.MkdirAll(filepath.Join(r.Writable, "upper"), 0o755); err != nil {
-		return nil, nil, err
-	}
-	spreadChildren(filepath.Dir(r.Writable))
-	if err := os.RemoveAll(filepath.Join(r.Writable, "work")); err != nil {
-		return nil, nil, err
-	}
-	if err := os.Mkdir(filepath.Join(r.Writable, "work"), 0o700); err != nil {
-		return nil, nil, err
 	}
 	base, err := os.OpenFile(r.Writable, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	defer func() { base.Close() }()
+	defer func() { base.Close() }() // a detached mount is one only while it is open
 	if r.IDs != nil {
 		mapped, err := e.mapped(base, *r.IDs)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		base.Close()
 		base = mapped
 	}
 	tree := &mount.Tree{File: base}
-	if upper, err = tree.Open("upper", unix.O_PATH|unix.O_DIRECTORY); err != nil {
-		return nil, nil, err
+	upper, err := tree.Open("upper", unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return nil, err
 	}
-	if work, err = tree.Open("work", unix.O_PATH|unix.O_DIRECTORY); err != nil {
-		upper.Close()
-		return nil, nil, err
+	defer upper.Close()
+	work, err := tree.Open("work", unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return nil, err
 	}
-	return upper, work, nil
+	defer work.Close()
+	return e.stack(r.Layers, upper, work, r.IDs)
+}
+
+// makeWritable makes the folders of the writable layer. The work folder is
+// made anew each time: overlayfs marks it when mounted volatile and refuses it
+// later, since it cannot know that nothing was lost.
+func makeWritable(r spec.Rootfs) error {
+	if err := os.MkdirAll(filepath.Join(r.Writable, "upper"), 0o755); err != nil {
+		return err
+	}
+	spreadChildren(filepath.Dir(r.Writable))
+	if err := os.RemoveAll(filepath.Join(r.Writable, "work")); err != nil {
+		return err
+	}
+	return os.Mkdir(filepath.Join(r.Writable, "work"), 0o700)
 }
 
 // spreadChildren asks ext4 to put the folders below this one into different

@@ -13,6 +13,9 @@ import (
 // ready is called when the pidfd says that the process has ended.
 func (t *task) ready(m *Monitor, _ uint32) {
 	code, known := t.reap()
+	if !known && t.adopted && t.mayBeTold(m) {
+		return
+	}
 	t.At, t.Code, t.Unknown = time.Now(), code, !known
 	if t.cgroup >= 0 {
 		// Before anyone can remove the group: the count goes with it.
@@ -43,6 +46,19 @@ func (t *task) ready(m *Monitor, _ uint32) {
 		m.tell(t.Task)
 	}
 	m.reapOrphans()
+}
+
+// tellLimit is how long the new parent of an adopted process may take to
+// collect it; only then does the kernel tell others the exit code.
+const tellLimit = 2 * time.Second
+
+// mayBeTold waits for the hang-up of the pidfd, which comes with that.
+func (t *task) mayBeTold(m *Monitor) bool {
+	if t.endedSince.IsZero() {
+		t.endedSince = time.Now()
+		m.rewatch(t.pidfd, 0)
+	}
+	return time.Since(t.endedSince) < tellLimit
 }
 
 // reap collects the exit code: 128+n after signal n.

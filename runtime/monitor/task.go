@@ -25,8 +25,9 @@ type task struct {
 	rootfs   int
 
 	boundTo    *conn
-	adopted    bool // not our child
-	unrecorded bool // the exit record could not be written yet
+	adopted    bool      // not our child
+	endedSince time.Time // adopted: when it was seen to have ended
+	unrecorded bool      // the exit record could not be written yet
 }
 
 // newTask takes over the descriptors of a request that are not the image's.
@@ -196,7 +197,7 @@ func (t *task) close(m *Monitor) {
 }
 
 func (t *task) needsCheck() bool {
-	if t.unrecorded {
+	if t.unrecorded || !t.endedSince.IsZero() && !t.Ended {
 		return true
 	}
 	for _, s := range t.streams {
@@ -210,6 +211,9 @@ func (t *task) needsCheck() bool {
 func (t *task) check(m *Monitor, now time.Time) {
 	if t.unrecorded {
 		t.writeRecord()
+	}
+	if !t.endedSince.IsZero() && !t.Ended && now.Sub(t.endedSince) >= tellLimit {
+		t.ready(m, 0)
 	}
 	for _, s := range t.streams {
 		s.check(m, now)
