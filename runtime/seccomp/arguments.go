@@ -128,13 +128,12 @@ func (c condition) intervals(most uint64) []interval {
 
 // oneOf writes the search for a value of an argument in a set.
 func (p *program) oneOf(a *arch, arg uint32, set []interval, inside, outside uint32) label {
-	parts := []part{{0, func() label { return p.answer(outside) }}}
+	parts := []part{{0, outside, func() label { return p.answer(outside) }}}
 	put := func(first uint32, value uint32) {
-		write := func() label { return p.answer(value) }
 		if first == 0 {
 			parts = parts[:0]
 		}
-		parts = append(parts, part{first, write})
+		parts = append(parts, part{first, value, func() label { return p.answer(value) }})
 	}
 	beyond := outside // what values above the lower half get
 	for _, i := range set {

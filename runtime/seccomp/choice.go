@@ -46,37 +46,33 @@ func (a *arch) spans(rules []rule, fallback uint32) []span {
 	standard := &choice{answer: fallback}
 	newer := &choice{answer: missing}
 
-	all := []span{{0, standard}}
+	all := append(make([]span, 0, 2*len(byNumber)+4), span{0, standard})
 	put := func(first uint32, c *choice) {
-		last := &all[len(all)-1]
-		switch {
-		case last.first == first:
+		if last := &all[len(all)-1]; last.first == first {
 			last.choice = c
-		default:
+		} else {
 			all = append(all, span{first, c})
 		}
 	}
-	for _, n := range slices.Sorted(maps.Keys(byNumber)) {
-		if n < a.foreign {
-			put(n, byNumber[n])
-			put(n+1, standard)
-		}
+	sorted := slices.Sorted(maps.Keys(byNumber))
+	first, _ := slices.BinarySearch(sorted, a.foreign)
+	for _, n := range sorted[:first] {
+		put(n, byNumber[n])
+		put(n+1, standard)
 	}
 	if !permissive(fallback) {
 		put(largest+1, newer)
 	}
 	if a == amd64 {
 		put(a.foreign, newer)
-		return merged(all)
+	} else {
+		put(a.foreign, standard)
 	}
-	put(a.foreign, standard)
-	for _, n := range slices.Sorted(maps.Keys(byNumber)) {
-		if n >= a.foreign {
-			put(n, byNumber[n])
-			put(n+1, standard)
-		}
+	for _, n := range sorted[first:] {
+		put(n, byNumber[n])
+		put(n+1, standard)
 	}
-	return merged(all)
+	return slices.CompactFunc(all, func(a, b span) bool { return a.choice.same(b.choice) })
 }
 
 // permissive answers let the call happen. A tracer is taken for one: it may
@@ -87,10 +83,6 @@ func permissive(answer uint32) bool {
 		return true
 	}
 	return false
-}
-
-func merged(all []span) []span {
-	return slices.CompactFunc(all, func(a, b span) bool { return a.choice.same(b.choice) })
 }
 
 func (c *choice) same(other *choice) bool {
@@ -131,18 +123,20 @@ func (a *arch) add(byNumber map[uint32]*choice, n uint32, r rule, fallback uint3
 	if r.answer == fallback || c != nil && c.alternatives == nil {
 		return
 	}
-	if c == nil {
-		c = &choice{answer: fallback}
-		byNumber[n] = c
-	}
 	always := len(r.when) == 0
+	var more []alternative
 	for _, when := range r.when {
 		seen := a.visible(when)
 		always = always || len(seen) == 0
-		c.alternatives = append(c.alternatives, alternative{seen, r.answer})
+		more = append(more, alternative{seen, r.answer})
 	}
-	if always {
-		*c = choice{answer: r.answer}
+	switch {
+	case always:
+		byNumber[n] = &choice{answer: r.answer}
+	case c == nil:
+		byNumber[n] = &choice{answer: fallback, alternatives: more}
+	default:
+		c.alternatives = append(c.alternatives, more...)
 	}
 }
 

@@ -104,7 +104,11 @@ func (p *Profile) compile(m machine, k kernel) ([]unix.SockFilter, error) {
 func (p *program) parts(a *arch, spans []span, fallback uint32) []part {
 	parts := make([]part, 0, len(spans))
 	for _, s := range spans {
-		parts = append(parts, part{s.first, func() label { return p.choice(a, s.choice, fallback) }})
+		key := any(s.choice)
+		if s.choice.alternatives == nil {
+			key = s.choice.answer
+		}
+		parts = append(parts, part{s.first, key, func() label { return p.choice(a, s.choice, fallback) }})
 	}
 	return parts
 }

@@ -79,8 +79,10 @@ func (p *program) then(f unix.SockFilter, next label) label {
 }
 
 // part is a range of loaded values up to the next part, and what to do there.
+// Parts that do the same have the same key.
 type part struct {
 	first uint32
+	key   any
 	write func() label
 }
 
@@ -89,10 +91,22 @@ func (p *program) search(parts []part) label {
 	if len(parts) == 1 {
 		return parts[0].write()
 	}
+	if exception(parts) {
+		rule, one := parts[0].write(), parts[1].write()
+		return p.jump(unix.BPF_JEQ, parts[1].first, one, rule)
+	}
 	middle := len(parts) / 2
+	if len(parts) > 3 && exception(parts[middle-1:middle+2]) {
+		middle-- // keep it whole
+	}
 	above := p.search(parts[middle:])
 	below := p.search(parts[:middle])
 	return p.jump(unix.BPF_JGE, parts[middle].first, above, below)
+}
+
+// exception is a single value in a range that is otherwise one.
+func exception(parts []part) bool {
+	return len(parts) == 3 && parts[0].key == parts[2].key && parts[1].first+1 == parts[2].first
 }
 
 // finish turns the program around.
