@@ -3,10 +3,12 @@
 //
 //	gotest [-C DIRECTORY] [-totals FILE] [-- go test arguments]
 //
-// A test may skip for one of two reasons, and says which:
+// A test may skip only by the typed errors for what a machine can lack, which
+// read:
 //
 //	kernel feature missing: NAME
-//	missing tool: NAME (Debian package NAME)
+//	cgroup controller NAME is missing
+//	tool missing: NAME (apt-get install PACKAGE)
 //
 // FILE gets a line "passed failed skipped".
 package main
@@ -25,7 +27,7 @@ import (
 	"strings"
 )
 
-var allowedSkip = regexp.MustCompile(`kernel feature missing: \S.*|missing tool: \S+ \(Debian package \S+\)`)
+var allowedSkip = regexp.MustCompile(`kernel feature missing: \S.*|cgroup controller \S+ is missing|tool missing: \S+ \(apt-get install \S+\)`)
 
 func main() {
 	totals := flag.String("totals", "", "`file` to write the three totals to")

@@ -11,7 +11,7 @@ func TestCountsTestsAndRefusesSkipsWithoutAReason(t *testing.T) {
 {"Action":"pass","Package":"p","Test":"TestA"}
 {"Action":"output","Package":"p","Test":"TestB","Output":"    b_test.go:3: kernel feature missing: idmapped mounts\n"}
 {"Action":"skip","Package":"p","Test":"TestB"}
-{"Action":"output","Package":"p","Test":"TestC","Output":"    c_test.go:3: missing tool: mkfs.erofs (Debian package erofs-utils)\n"}
+{"Action":"output","Package":"p","Test":"TestC","Output":"    c_test.go:3: tool missing: mkfs.erofs (apt-get install erofs-utils)\n"}
 {"Action":"skip","Package":"p","Test":"TestC"}
 {"Action":"output","Package":"p","Test":"TestD","Output":"    d_test.go:3: not today\n"}
 {"Action":"skip","Package":"p","Test":"TestD"}
