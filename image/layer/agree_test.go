@@ -18,6 +18,7 @@ import (
 	"cri-mini/internal/testtool"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 )
 
 // randomItems use few names, so that entries replace, link and hide each other.
@@ -99,7 +100,7 @@ func bothForms(t *testing.T, directories, images Store, data []byte) (applied bo
 }
 
 func TestFormsAgreeOnRandomArchives(t *testing.T) {
-	images, directories := withoutSync(openStore(t, Erofs)), withoutSync(openStore(t, Directory))
+	directories, images := memoryStores(t, DefaultLimits)
 	fsck, missing := testtool.Find("fsck.erofs", "erofs-utils")
 	if missing != nil {
 		t.Log(missing)
@@ -153,10 +154,34 @@ func (nowhere) remove(*tree.Node, string, *tree.Node) error       { return nil }
 func (nowhere) finish(*tree.Node, digest.Digest) (uint64, error)  { return 0, nil }
 func (nowhere) close() error                                      { return nil }
 
-// withoutSync keeps a store from syncing, which is slow and not what is tested.
-func withoutSync(s Store) Store {
-	s.(*store).unsynced["none"] = true
-	return s
+// memoryStores are stores of both forms in memory: thousands of layers come and
+// go here, and a disk may take milliseconds for each file that is deleted.
+// Images need a ramfs, for tmpfs cannot back a mount; it is mounted nowhere.
+func memoryStores(t testing.TB, limits Limits) (directories, images Store) {
+	t.Helper()
+	shm, err := os.MkdirTemp("/dev/shm", "layer-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(shm) })
+	ram, err := mountDetached("ramfs", func(int) error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(ram) })
+	writable(t, ram)
+	for _, s := range []struct {
+		form, root string
+		into       *Store
+	}{{Directory, shm, &directories}, {Erofs, fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), ram), &images}} {
+		opened, err := open(s.root, s.form, []Option{WithLimits(limits)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(opened.Wait)
+		*s.into = opened
+	}
+	return directories, images
 }
 
 func checkImage(t *testing.T, fsck string, s Store, data []byte) {
@@ -185,22 +210,14 @@ func FuzzWrite(f *testing.F) {
 		f.Add(archive(f, randomItems(rand.New(rand.NewPCG(seed, 2)))...))
 	}
 	limits := Limits{Entries: 500, Path: 4095, Depth: 256, Metadata: 1 << 20, Sparse: 1 << 20, Archive: 1 << 20}
-	root := f.TempDir()
+	directories, images := memoryStores(f, limits)
 	f.Fuzz(func(t *testing.T, data []byte) {
-		parent, err := os.MkdirTemp(root, "f-")
-		if err != nil {
-			t.Fatal(err)
+		if bothForms(t, directories, images, data) {
+			id := digest.FromBytes(data)
+			if err := errors.Join(directories.Remove(id), images.Remove(id)); err != nil {
+				t.Fatal(err)
+			}
 		}
-		defer os.RemoveAll(parent)
-		images, err := open(parent+"/images", Erofs, []Option{WithLimits(limits)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		directories, err := open(parent+"/directories", Directory, []Option{WithLimits(limits)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		bothForms(t, withoutSync(directories), withoutSync(images), data)
 		nothingLeft(t, images)
 		nothingLeft(t, directories)
 	})

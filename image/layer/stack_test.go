@@ -90,10 +90,15 @@ func TestFilesOfALayerCanBeChangedAbove(t *testing.T) {
 func stackRW(t testing.TB, layer int) int {
 	t.Helper()
 	fd := stack(t, layer)
-	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_clr: unix.MOUNT_ATTR_RDONLY}); err != nil {
+	writable(t, fd)
+	return fd
+}
+
+func writable(t testing.TB, mount int) {
+	t.Helper()
+	if err := unix.MountSetattr(mount, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_clr: unix.MOUNT_ATTR_RDONLY}); err != nil {
 		t.Fatal(err)
 	}
-	return fd
 }
 
 func TestOpaqueRootIsReportedForOverlayIgnoresIt(t *testing.T) {
