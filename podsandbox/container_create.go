@@ -285,6 +285,7 @@ func (b *birth) complete(planned plan.Plan) (*Container, error) {
 	if digests := b.image.Digests; len(digests) > 0 {
 		record.ImageRef = digests[0]
 	}
+	record.keepEnv()
 	if err := b.dir.write("container.json", record); err != nil {
 		return nil, fmt.Errorf("record: %w", err)
 	}

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -92,6 +93,7 @@ type life struct {
 	pods  *Pods
 	boot  int
 
+	mu    sync.Mutex        // guards ids and names
 	ids   map[string]string // by the name in the script
 	names map[string]string // and back
 	seen  int               // calls already shown
@@ -153,6 +155,8 @@ var anyID = regexp.MustCompile(`[0-9a-f]{64}`)
 
 // named shows names in place of ids, which are random.
 func (l *life) named(text string) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	text = anyID.ReplaceAllStringFunc(text, func(id string) string {
 		if name, known := l.names[id]; known {
 			return name
@@ -163,12 +167,16 @@ func (l *life) named(text string) string {
 }
 
 func (l *life) remember(name, id string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.ids[name] = id
 	l.names[id] = name
 }
 
 // id gives what a name of the script stands for, or the name itself.
 func (l *life) id(name string) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if id, known := l.ids[name]; known {
 		return id
 	}
@@ -392,10 +400,10 @@ func (l *life) list() string {
 		if status.Ready {
 			state = fmt.Sprint("ready ", status.IPs)
 		}
-		lines = append(lines, l.names[s.ID]+": "+state)
+		lines = append(lines, l.named(s.ID)+": "+state)
 	}
 	for _, c := range l.pods.Containers() {
-		lines = append(lines, l.names[c.ID]+": "+containerText(c.Status()))
+		lines = append(lines, l.named(c.ID)+": "+containerText(c.Status()))
 	}
 	if len(lines) == 0 {
 		return "nothing"

@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -59,7 +61,28 @@ type containerRecord struct {
 	StopSignal syscall.Signal
 	User       passwd.User
 	Spec       spec.Container
-	Config     json.RawMessage
+	// Env is that of the process when it holds bytes that are no text, which
+	// JSON would not keep.
+	Env    [][]byte `json:",omitempty"`
+	Config json.RawMessage
+}
+
+// keepEnv fills in Env if need be.
+func (r *containerRecord) keepEnv() {
+	env := r.Spec.Process.Env
+	if !slices.ContainsFunc(env, func(v string) bool { return !utf8.ValidString(v) }) {
+		return
+	}
+	for _, v := range env {
+		r.Env = append(r.Env, []byte(v))
+	}
+}
+
+// restoreEnv is the opposite of keepEnv.
+func (r *containerRecord) restoreEnv() {
+	for i, v := range r.Env {
+		r.Spec.Process.Env[i] = string(v)
+	}
 }
 
 // end is how a container ended or why it never ran.

@@ -53,7 +53,10 @@ func (s *Sandbox) loadContainer(dir folder) (*Container, error) {
 		return nil, fmt.Errorf("container.json has version %d, want %d", r.Version, recordVersion)
 	case r.ID != dir.id:
 		return nil, fmt.Errorf("container.json is that of container %q", r.ID)
+	case len(r.Env) > len(r.Spec.Process.Env):
+		return nil, errors.New("container.json: Env is longer than that of the process")
 	}
+	r.restoreEnv()
 	if err := decode(r.Config, config); err != nil {
 		return nil, fmt.Errorf("container.json: config: %w", err)
 	}

@@ -17,7 +17,8 @@ const (
 
 // Collect takes down all pods that are not live and removes what no record
 // stands for: ports of the bridge, entries of the firewall, attachments that
-// plugins still hold. A pod set up within the last minute by this process is
+// plugins still hold. What could not be taken down before is tried again, live
+// or not. A pod set up within the last minute by this process is
 // left alone, for the caller's list may be older.
 func (n *Network) Collect(live []string) error {
 	keep := map[string]bool{}
@@ -26,7 +27,7 @@ func (n *Network) Collect(live []string) error {
 	}
 	var failed error
 	for _, e := range n.entries() {
-		if !keep[e.ID] && n.collectable(e) {
+		if n.collectable(e, keep[e.ID]) {
 			failed = errors.Join(failed, n.Teardown(context.Background(), Pod{ID: e.ID}))
 		}
 	}
@@ -37,10 +38,10 @@ func (n *Network) Collect(live []string) error {
 	return failed
 }
 
-func (n *Network) collectable(e *entry) bool {
+func (n *Network) collectable(e *entry, live bool) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return e.loaded || e.owed || e.Failures > 0 || time.Since(e.since) > youth
+	return e.Failures > 0 || !live && (e.loaded || time.Since(e.since) > youth)
 }
 
 // collect removes ports without a pod, frees the addresses that they held, and

@@ -223,10 +223,7 @@ func (x *external) abandon(ctx context.Context, e *entry, path string) error {
 		err = x.n.records.remove(e.ID)
 	}
 	if err != nil {
-		x.n.mu.Lock()
-		defer x.n.mu.Unlock()
-		e.owed = true
-		return fmt.Errorf("undo: %w", err)
+		return x.n.owe(e, err)
 	}
 	return nil
 }
@@ -254,7 +251,7 @@ func (x *external) collect() error {
 	var valid []string
 	x.n.mu.Lock()
 	for _, e := range x.n.pods {
-		if e.Form == formCNI && !e.owed && e.Failures == 0 {
+		if e.Form == formCNI && e.Failures == 0 {
 			valid = append(valid, e.ID)
 		}
 	}

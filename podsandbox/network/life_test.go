@@ -27,10 +27,12 @@ func (w *world) remains() []string {
 	var all []string
 	c, err := nftables.New(nftables.WithNetNSFd(int(w.host.Fd())))
 	must(w.t, err)
-	table := &nftables.Table{Name: w.net.builtin.firewall.Name(), Family: nftables.TableFamilyINet}
-	sets, err := c.GetSets(table)
-	if err != nil && !errors.Is(err, unix.ENOENT) {
+	var sets []*nftables.Set
+	if present, err := w.net.builtin.firewall.Present(); err != nil {
 		w.t.Fatal(err)
+	} else if present {
+		sets, err = c.GetSets(&nftables.Table{Name: w.net.builtin.firewall.Name(), Family: nftables.TableFamilyINet})
+		must(w.t, err)
 	}
 	for _, set := range sets {
 		if set.Name == "pods" || set.Name == "pods6" {

@@ -108,7 +108,6 @@ type entry struct {
 	loaded  bool // set up in an earlier life
 	ready   bool // Setup succeeded
 	leaving bool // its host ports are to be closed
-	owed    bool // it is to be taken down, whoever still asks for it
 	since   time.Time
 }
 

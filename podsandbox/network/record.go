@@ -34,7 +34,9 @@ type record struct {
 	Interfaces []Interface     `json:",omitempty"`
 	Ports      []PortMapping   `json:",omitempty"`
 	CNI        *cni.Attachment `json:",omitempty"`
-	Failures   int             `json:",omitempty"` // Teardowns that failed
+	// Failures counts the attempts to take the pod down. From the first on,
+	// Collect goes on trying, whoever asks for it.
+	Failures int `json:",omitempty"`
 }
 
 func (r *record) result() Result {

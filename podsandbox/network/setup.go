@@ -68,7 +68,7 @@ func (n *Network) setup(ctx context.Context, pod Pod) (Result, error) {
 		return Result{}, err
 	}
 	if err := via.connect(ctx, e, pod, ns); err != nil {
-		if e.owed { // it could not be undone: Collect will try again
+		if e.Failures > 0 { // it could not be undone: Collect will try again
 			back.Keep()
 		}
 		return Result{}, err
@@ -144,7 +144,7 @@ func (n *Network) Teardown(ctx context.Context, pod Pod) error {
 	return nil
 }
 
-// owe notes that a Teardown failed.
+// owe notes that a pod could not be taken down.
 func (n *Network) owe(e *entry, cause error) error {
 	cause = fmt.Errorf("disconnect pod %s: %w", e.ID, cause)
 	n.mu.Lock()

@@ -1,0 +1,204 @@
+package podsandbox
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+func TestUpdateChangesWhatItNamesAndIsRemembered(t *testing.T) {
+	inBubble(t, func(t *testing.T, l *life) {
+		l.do([]string{"run", "a"})
+		cfg := containerConfig("web")
+		cfg.Linux.Resources = &criapi.LinuxContainerResources{CpuShares: 100, MemoryLimitInBytes: 1 << 20, Unified: map[string]string{"memory.low": "0"}}
+		id, err := l.pods.Create(t.Context(), l.id("a"), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		update := func(r *criapi.LinuxContainerResources) error {
+			c, err := l.pods.Container(id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return c.Update(t.Context(), r)
+		}
+		check := func(when string, want *criapi.LinuxContainerResources) {
+			t.Helper()
+			c, _ := l.pods.Container(id)
+			if got := c.Status().Resources; !proto.Equal(got, want) {
+				t.Errorf("%s the limits are %v, want %v", when, got, want)
+			}
+		}
+		if err := update(&criapi.LinuxContainerResources{CpusetCpus: "0-1"}); err != nil {
+			t.Fatal(err)
+		}
+		if got := l.world.updates[id]; got.CpusetCpus != "0-1" || got.CPUShares != 0 {
+			t.Errorf("the executor is asked for %+v, want the change alone", got)
+		}
+		want := proto.CloneOf(cfg.Linux.Resources)
+		want.CpusetCpus = "0-1"
+		check("after an update", want)
+
+		l.world.fail["Update"] = errors.New("no such CPU")
+		if err := update(&criapi.LinuxContainerResources{CpusetCpus: "99"}); err == nil {
+			t.Error("the executor's error was lost")
+		}
+		check("after a failed update", want)
+
+		l.do([]string{"restart"})
+		check("after a restart", want)
+		if err := update(&criapi.LinuxContainerResources{MemoryLimitInBytes: 2 << 20}); err != nil {
+			t.Fatal(err)
+		}
+		c, _ := l.pods.Container(id)
+		if err := c.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := l.world.prepared[id].Resources; got.MemoryLimit != 2<<20 || got.CpusetCpus != "0-1" || got.CPUShares != 100 {
+			t.Errorf("prepared again with %+v, want all updates in it", got)
+		}
+		if err := c.Stop(t.Context(), 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := update(&criapi.LinuxContainerResources{CpuShares: 2}); !errors.Is(err, ErrFailedPrecondition) {
+			t.Errorf("update of an ended container: %v, want ErrFailedPrecondition", err)
+		}
+		if err := update(&criapi.LinuxContainerResources{CpuShares: -2}); !errors.Is(err, ErrInvalid) {
+			t.Errorf("update to a negative share: %v, want ErrInvalid", err)
+		}
+	})
+}
+
+func TestStatusTellsWhatWasAskedAndMade(t *testing.T) {
+	inBubble(t, func(t *testing.T, l *life) {
+		pod := podConfig("a")
+		pod.Labels = map[string]string{"label": "ä"}
+		sandbox, err := l.pods.Run(t.Context(), pod, "other")
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg := containerConfig("web")
+		cfg.Annotations = map[string]string{"key": "value"}
+		cfg.Envs = []*criapi.KeyValue{{Key: "BYTES", Value: []byte{0xff, 0xfe}}}
+		cfg.Mounts = []*criapi.Mount{
+			{ContainerPath: "/host", HostPath: "/srv", Propagation: criapi.MountPropagation_PROPAGATION_BIDIRECTIONAL},
+			{ContainerPath: "/image", Readonly: true, Image: &criapi.ImageSpec{Image: "tools"}},
+		}
+		asked := proto.CloneOf(cfg)
+		id, err := l.pods.Create(t.Context(), sandbox, cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg.Annotations["key"] = "changed by the caller"
+
+		for _, when := range []string{"now", "after a restart"} {
+			c, err := l.pods.Container(id[:12])
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := c.Status()
+			if !proto.Equal(s.Config, asked) {
+				t.Errorf("%s the config is %v, want %v", when, s.Config, asked)
+			}
+			app, tools := l.world.images["app"], l.world.images["tools"]
+			if s.ImageID != app.ID || s.ImageRef != app.Digests[0] {
+				t.Errorf("%s the image is %s and %s, want %s and %s", when, s.ImageID, s.ImageRef, app.ID, app.Digests[0])
+			}
+			if s.Mounts[1].Image.ImageRef != tools.ID || s.Mounts[0].Propagation != asked.Mounts[0].Propagation {
+				t.Errorf("%s the mounts are %v, want them as asked and with the id of the image", when, s.Mounts)
+			}
+			if s.LogPath != "/logs/a/web.log" || s.User.Uid != 33 || s.User.SupplementalGroups[0] != 33 || s.StopSignal != criapi.Signal_SIGNAL_SIGTERM {
+				t.Errorf("%s: log %q, user %v, stop signal %v", when, s.LogPath, s.User, s.StopSignal)
+			}
+			p, err := l.pods.Sandbox(sandbox[:12])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if status := p.Status(); !proto.Equal(status.Config, pod) || status.Handler != "other" || len(status.IPs) != 1 || !status.Ready {
+				t.Errorf("%s the pod is %+v", when, status)
+			}
+			if got := c.Status().Spec.Process.Env; !strings.Contains(strings.Join(got, " "), "BYTES=\xff\xfe") {
+				t.Errorf("%s the environment is %q, want the bytes of BYTES unchanged", when, got)
+			}
+			l.do([]string{"restart"})
+		}
+	})
+}
+
+func TestUnknownAndAmbiguousIDs(t *testing.T) {
+	table := map[string]int{"aa" + strings.Repeat("0", 62): 1, "ab" + strings.Repeat("0", 62): 2}
+	for id, want := range map[string]error{"a": ErrAmbiguous, "": ErrNotFound, "b": ErrNotFound, "aa": nil, strings.Repeat("a", 64): ErrNotFound} {
+		if _, err := find(table, "pod", id); !errors.Is(err, want) {
+			t.Errorf("find %q: %v, want %v", id, err, want)
+		}
+	}
+}
+
+func TestFilesBelowEtc(t *testing.T) {
+	inBubble(t, func(t *testing.T, l *life) {
+		own := podConfig("own")
+		own.DnsConfig = &criapi.DNSConfig{Servers: []string{"10.0.0.10"}, Searches: []string{"a", "b"}, Options: []string{"ndots:8"}}
+		node := podConfig("node")
+		node.Hostname = ""
+		node.Linux.SecurityContext.NamespaceOptions.Network = criapi.NamespaceMode_NODE
+		name, err := os.Hostname()
+		if err != nil {
+			t.Fatal(err)
+		}
+		nodeHosts, _ := os.ReadFile("testdata/etc/hosts")
+		for _, c := range []struct {
+			config *criapi.PodSandboxConfig
+			want   map[string]string
+		}{
+			{podConfig("plain"), map[string]string{"hostname": "host-plain\n", "resolv.conf": "nameserver 192.0.2.53\n",
+				"hosts": "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n10.88.0.2\thost-plain\n"}},
+			{own, map[string]string{"resolv.conf": "nameserver 10.0.0.10\nsearch a b\noptions ndots:8\n"}},
+			{node, map[string]string{"hostname": name + "\n", "hosts": string(nodeHosts)}},
+		} {
+			id, err := l.pods.Run(t.Context(), c.config, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for file, want := range c.want {
+				got, err := os.ReadFile(filepath.Join(l.root, "pods", id, "etc", file))
+				if err != nil || string(got) != want {
+					t.Errorf("%s: /etc/%s is %q, %v; want %q", c.config.Metadata.Name, file, got, err, want)
+				}
+			}
+		}
+	})
+}
+
+func TestNetNSOfAStoppedPodIsRefused(t *testing.T) {
+	inBubble(t, func(t *testing.T, l *life) {
+		l.do([]string{"run", "a"})
+		f, err := l.pods.NetNS(l.id("a"))
+		if err != nil || f == nil {
+			t.Fatalf("NetNS gives %v, %v", f, err)
+		}
+		f.Close()
+		if err := l.pods.Stop(context.Background(), l.id("a")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.pods.NetNS(l.id("a")); !errors.Is(err, ErrFailedPrecondition) {
+			t.Errorf("NetNS of a stopped pod: %v, want ErrFailedPrecondition", err)
+		}
+	})
+}
+
+func TestNothingBeginsAfterClose(t *testing.T) {
+	inBubble(t, func(t *testing.T, l *life) {
+		if err := l.pods.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if answer := l.do([]string{"run", "a"}); !strings.Contains(answer, "precondition") {
+			t.Errorf("a run after Close answers %q", answer)
+		}
+	})
+}
