@@ -111,7 +111,7 @@ func (m *Monitor) reapOrphans() {
 // process. When the disk is full it is tried again.
 func (t *task) writeRecord() {
 	t.unrecorded = false
-	if t.record < 0 {
+	if t.record < 0 || t.spec.Bound {
 		return
 	}
 	text := `{"code":` + strconv.Itoa(int(t.Code)) + `,"at":"` + t.At.UTC().Format(time.RFC3339Nano) + `"`

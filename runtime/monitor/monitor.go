@@ -47,10 +47,24 @@ type pin struct {
 
 // Run serves the daemon on a listening socket until it is told to quit.
 func Run(listener int) error {
+	// Containers whose parent ends come to us, and none of them may look
+	// into our memory, which holds the descriptors of all others.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return err
+	}
 	m := &Monitor{
 		sources: map[int]source{}, tasks: map[string]*task{}, pins: map[string]*pin{},
 		watchers: map[*conn]bool{}, buffer: make([]byte, 64<<10),
 	}
+	return m.loop(listener)
+}
+
+// loop serves until Quit, and closes what it opened.
+func (m *Monitor) loop(listener int) error {
+	defer m.closeAll()
 	if err := m.prepare(); err != nil {
 		return err
 	}
@@ -75,14 +89,6 @@ func Run(listener int) error {
 }
 
 func (m *Monitor) prepare() (err error) {
-	// Containers whose parent ends come to us, and none of them may look
-	// into our memory, which holds the descriptors of all others.
-	if err = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
-		return err
-	}
-	if err = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return err
-	}
 	if m.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return err
 	}
@@ -94,6 +100,21 @@ func (m *Monitor) prepare() (err error) {
 		return err
 	}
 	return m.watch(m.spawners.done.fd, m.spawners, unix.EPOLLIN)
+}
+
+// closeAll lets everything go; no task is left by then.
+func (m *Monitor) closeAll() {
+	for fd := range m.sources {
+		unix.Close(fd)
+	}
+	for _, p := range m.pins {
+		wire.CloseAll(p.files)
+	}
+	if m.spawners != nil {
+		close(m.spawners.jobs)
+	}
+	unix.Close(m.hostProc)
+	unix.Close(m.epoll)
 }
 
 // watch adds a descriptor to the loop.

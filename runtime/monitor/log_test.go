@@ -1,0 +1,143 @@
+package monitor
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"cri-mini/internal/leakcheck"
+)
+
+// The first thread, which stands for the process in /proc, must not become a
+// spawner's.
+func init() { runtime.LockOSThread() }
+
+func TestMain(m *testing.M) { leakcheck.Main(m) }
+
+func openTestLog(t *testing.T, path string, flags int) *log {
+	t.Helper()
+	fd, err := unix.Open(path, flags|unix.O_CLOEXEC, 0o640)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := newLog(fd)
+	t.Cleanup(l.close)
+	return l
+}
+
+// parse splits a log as a kubelet does.
+func parse(t *testing.T, text []byte) (stream []string, tags string, content []string) {
+	t.Helper()
+	for _, line := range strings.Split(strings.TrimSuffix(string(text), "\n"), "\n") {
+		fields := strings.SplitN(line, " ", 4)
+		if len(fields) != 4 {
+			t.Fatalf("no record: %q", line)
+		}
+		if _, err := time.Parse(time.RFC3339Nano, fields[0]); err != nil {
+			t.Fatal(err)
+		}
+		stream, tags, content = append(stream, fields[1]), tags+fields[2], append(content, fields[3])
+	}
+	return stream, tags, content
+}
+
+func TestLinesBecomeRecords(t *testing.T) {
+	long := strings.Repeat("x", maxLine)
+	for name, c := range map[string]struct {
+		chunks []string
+		tags   string
+		want   []string
+	}{
+		"whole lines":         {[]string{"a\nb\n"}, "FF", []string{"a", "b"}},
+		"line in two reads":   {[]string{"a", "b\n"}, "F", []string{"ab"}},
+		"empty line":          {[]string{"\n"}, "F", []string{""}},
+		"end without newline": {[]string{"a\nb"}, "FP", []string{"a", "b"}},
+		"line of the limit":   {[]string{long + "\n"}, "F", []string{long}},
+		"line over the limit": {[]string{long + "yz\n"}, "PF", []string{long, "yz"}},
+		"endless line":        {[]string{long, long, "q"}, "PPP", []string{long, long, "q"}},
+		"binary":              {[]string{"\x00\xff \r\n"}, "F", []string{"\x00\xff \r"}},
+	} {
+		path := filepath.Join(t.TempDir(), "log")
+		l := openTestLog(t, path, unix.O_WRONLY|unix.O_CREAT|unix.O_APPEND)
+		var rest []byte
+		for _, chunk := range c.chunks {
+			rest = append([]byte(nil), l.records("stdout", append(rest, chunk...), false)...)
+			l.flush()
+		}
+		l.records("stdout", rest, true)
+		l.flush()
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		streams, tags, content := parse(t, text)
+		if tags != c.tags || strings.Join(content, "|") != strings.Join(c.want, "|") || streams[0] != "stdout" {
+			t.Errorf("%s: tags %s, want %s", name, tags, c.tags)
+		}
+	}
+}
+
+func FuzzRecordsLoseNothing(f *testing.F) {
+	f.Add([]byte("one\ntwo"), 3)
+	f.Add(bytes.Repeat([]byte("y"), 3*maxLine), maxLine)
+	f.Add([]byte("\n\n"), 1)
+	f.Fuzz(func(t *testing.T, data []byte, cut int) {
+		if len(data) == 0 {
+			return
+		}
+		l := newLog(-1)
+		cut = max(0, min(cut, len(data)))
+		rest := append([]byte(nil), l.records("stderr", data[:cut], false)...)
+		l.records("stderr", append(rest, data[cut:]...), false)
+		whole := newLog(-1)
+		whole.records("stderr", append([]byte(nil), data...), true)
+		var back []byte
+		for _, line := range bytes.SplitAfter(whole.out, []byte("\n")) {
+			if len(line) == 0 {
+				continue
+			}
+			fields := bytes.SplitN(line, []byte(" "), 4)
+			if len(fields) != 4 || len(fields[3]) > maxLine+1 {
+				t.Fatalf("no record: %q", line)
+			}
+			if piece := fields[3]; fields[2][0] == 'P' {
+				back = append(back, piece[:len(piece)-1]...)
+			} else {
+				back = append(back, piece...)
+			}
+		}
+		if !bytes.Equal(back, data) {
+			t.Fatalf("%q came back as %q", data, back)
+		}
+	})
+}
+
+func TestFullDiskIsMarkedAndDoesNotStopTheLog(t *testing.T) {
+	l := openTestLog(t, "/dev/full", unix.O_WRONLY)
+	for range 3 {
+		l.records("stdout", []byte("lost\n"), false)
+		l.flush()
+	}
+	path := filepath.Join(t.TempDir(), "log")
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CREAT|unix.O_APPEND|unix.O_CLOEXEC, 0o640)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.reopen(fd)
+	l.records("stdout", []byte("back\n"), false)
+	l.flush()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _, content := parse(t, text)
+	if len(content) != 2 || content[0] != "cri-mini: 3 log lines lost: no space left on device" || content[1] != "back" {
+		t.Errorf("log holds %q", content)
+	}
+}
