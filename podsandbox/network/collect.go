@@ -31,11 +31,7 @@ func (n *Network) Collect(live []string) error {
 			failed = errors.Join(failed, n.Teardown(context.Background(), Pod{ID: e.ID}))
 		}
 	}
-	failed = errors.Join(failed, n.builtin.collect())
-	if n.external != nil {
-		failed = errors.Join(failed, n.external.collect())
-	}
-	return failed
+	return errors.Join(failed, n.builtin.collect(), n.external.collect())
 }
 
 func (n *Network) collectable(e *entry, live bool) bool {

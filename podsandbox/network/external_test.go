@@ -129,8 +129,9 @@ func TestPluginsGetWhatTheSpecificationSays(t *testing.T) {
 	if d := w.net.Describe(); d["form"] != "cni" || d["cni"].(map[string]any)["file"] != filepath.Join(w.opt.ConfDir, "10-fake.conflist") {
 		t.Errorf("Describe %v; want form cni and the file", d)
 	}
-	// After a restart, without the namespace and even without the file.
+	// After a restart in another mode, without the namespace and the file.
 	must(t, os.RemoveAll(w.opt.ConfDir))
+	w.opt.Mode = ModeBuiltin
 	w.open()
 	if again, ok := w.net.Result(p.ID); !ok || fmt.Sprint(again) != fmt.Sprint(res) {
 		t.Errorf("result after a restart %v; want %v", again, res)

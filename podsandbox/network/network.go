@@ -90,7 +90,7 @@ type Network struct {
 	diag     *rtnl.Socket // asks who listens on a port
 	records  records
 	builtin  *builtin
-	external *external // nil in ModeBuiltin
+	external *external
 	stop     context.CancelFunc
 	stopped  sync.WaitGroup
 
@@ -170,12 +170,10 @@ func (n *Network) open() (err error) {
 	if n.builtin, err = newBuiltin(n); err != nil {
 		return err
 	}
-	if n.opt.Mode != ModeBuiltin {
-		n.external = newExternal(n)
-	}
+	n.external = newExternal(n)
 	ctx, stop := context.WithCancel(context.Background())
 	n.stop = stop
-	if n.external != nil {
+	if n.opt.Mode != ModeBuiltin {
 		n.external.refresh()
 		n.stopped.Go(func() { n.external.watch(ctx) })
 	}

@@ -163,7 +163,7 @@ func (n *Network) owe(e *entry, cause error) error {
 
 // form is how a new pod is connected.
 func (n *Network) form() (form, error) {
-	if n.external == nil {
+	if n.opt.Mode == ModeBuiltin {
 		return n.builtin, nil
 	}
 	configured, err := n.external.configured()

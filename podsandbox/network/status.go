@@ -52,7 +52,7 @@ func (n *Network) Describe() map[string]any {
 			"table":   "inet " + n.builtin.firewall.Name(),
 		}
 	}
-	if n.external != nil {
+	if n.opt.Mode != ModeBuiltin {
 		d["cni"] = n.external.describe()
 	}
 	return d
