@@ -2,6 +2,8 @@ package spawn
 
 import (
 	"encoding/binary"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -26,11 +28,13 @@ type cloneArgs struct {
 	stack, stackSize, tls, setTID, setTIDSize, cgroup uint64
 }
 
-// Spawn is one running attempt; its fields may be read by a watchdog while
-// Run has not returned.
+// Spawn is one attempt to run an image.
 type Spawn struct {
 	region []byte
-	pidfd  int32 // of the first process; valid while Run runs
+	pidfd  int32 // of the first process, written by the kernel; -1 for none
+
+	mu   sync.Mutex // guards done
+	done bool       // the processes may have been reaped: no signal to them
 }
 
 // NewSpawn lays the image out with these descriptors, ready to Run once.
@@ -85,6 +89,9 @@ func (s *Spawn) Run(im *Image, cgroup int) Result {
 		args.cgroup = uint64(cgroup)
 	}
 	pid := blocked(&args, (*byte)(unsafe.Pointer(&s.region[0])))
+	s.mu.Lock()
+	s.done = true
+	s.mu.Unlock()
 	if pid < 0 {
 		return Result{Failed: CloneFailed, Errno: syscall.Errno(-pid)}
 	}
@@ -100,21 +107,24 @@ func (s *Spawn) Run(im *Image, cgroup int) Result {
 		reap(result.PID)
 		result.PID = 0
 	}
-	pidfd := s.pidfd
-	s.pidfd = -1
-	unix.Close(int(pidfd))
+	unix.Close(int(s.pidfd))
 	return result
 }
 
 // Abandon kills a spawn that hangs, for instance in a mount of a dead server.
 // It may be called while Run runs.
 func (s *Spawn) Abandon() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.done {
+		return
+	}
 	if forked := int(s.header(2)); forked != 0 {
 		unix.Kill(forked, unix.SIGKILL) // still our child: Run has not reaped it
 		return
 	}
-	if s.pidfd >= 0 {
-		unix.PidfdSendSignal(int(s.pidfd), unix.SIGKILL, nil, 0)
+	if pidfd := atomic.LoadInt32(&s.pidfd); pidfd >= 0 {
+		unix.PidfdSendSignal(int(pidfd), unix.SIGKILL, nil, 0)
 	}
 }
 
