@@ -158,7 +158,7 @@ func (b *birth) gather(remains spec.Container) error {
 		Pod:     b.s.config,
 		Config:  b.config,
 		Image:   wishes(b.image.Config),
-		Rootfs:  spec.Rootfs{Layers: layers, Writable: remains.Rootfs.Writable},
+		Rootfs:  spec.Rootfs{Layers: layers, Writable: remains.Rootfs.Writable, IDs: b.s.spec.IDs},
 		Etc:     b.s.dir.path("etc"),
 		Facts:   p.facts(),
 	}

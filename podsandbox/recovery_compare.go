@@ -81,7 +81,7 @@ func (s *Sandbox) lost() bool {
 	if file != nil {
 		file.Close()
 	}
-	if !errors.Is(err, os.ErrNotExist) {
+	if !errors.Is(err, spec.ErrUnknown) {
 		return false
 	}
 	s.pods.log.Warn("the namespaces of a pod are gone", "pod", s.ID)

@@ -172,7 +172,7 @@ func (w *world) SandboxNetNS(id string) (*os.File, string, error) {
 	s, known := w.sandboxes[id]
 	w.mu.Unlock()
 	if !known {
-		return nil, "", fmt.Errorf("sandbox %s: %w", id, fs.ErrNotExist)
+		return nil, "", fmt.Errorf("sandbox %s: %w", id, spec.ErrUnknown)
 	}
 	if s.HostNetwork {
 		return nil, "", nil

@@ -10,7 +10,6 @@ package executor
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -51,7 +50,7 @@ type Executor struct {
 }
 
 // ErrUnknown is a sandbox or container that the executor does not have.
-var ErrUnknown = errors.New("unknown to the executor")
+var ErrUnknown = spec.ErrUnknown
 
 // Open connects to the monitor, and starts one when there is none.
 func Open(ctx context.Context, o Options) (*Executor, error) {

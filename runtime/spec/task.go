@@ -2,9 +2,13 @@ package spec
 
 import (
 	"context"
+	"errors"
 	"io"
 	"time"
 )
+
+// ErrUnknown is a sandbox or container that the executor does not have.
+var ErrUnknown = errors.New("unknown to the executor")
 
 // MountedRoot is a mounted root file system.
 type MountedRoot interface {
