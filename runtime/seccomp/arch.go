@@ -32,15 +32,15 @@ type arch struct {
 	audit  uint32 // what the kernel calls it
 	column int
 	bits   int
-	// foreign is where numbers begin that belong to something else: x32 on
-	// amd64, the private calls of ARM.
+	// foreign is where numbers begin that belong to something else, if any do:
+	// x32 on amd64, the private calls of ARM.
 	foreign uint32
 }
 
 var (
 	amd64 = &arch{specs.ArchX86_64, unix.AUDIT_ARCH_X86_64, columnAMD64, 64, x32}
-	i386  = &arch{specs.ArchX86, unix.AUDIT_ARCH_I386, columnI386, 32, 1 << 31}
-	arm64 = &arch{specs.ArchAARCH64, unix.AUDIT_ARCH_AARCH64, columnARM64, 64, 1 << 31}
+	i386  = &arch{specs.ArchX86, unix.AUDIT_ARCH_I386, columnI386, 32, nothing}
+	arm64 = &arch{specs.ArchAARCH64, unix.AUDIT_ARCH_AARCH64, columnARM64, 64, nothing}
 	arm   = &arch{specs.ArchARM, unix.AUDIT_ARCH_ARM, columnARM, 32, armPrivate}
 )
 
@@ -49,6 +49,7 @@ const (
 	// audit value of amd64, so a filter must look for the bit or be passed by.
 	x32        = 0x40000000
 	armPrivate = 0xf0000
+	nothing    = 0xffffffff
 )
 
 // machine is what profiles are resolved for.

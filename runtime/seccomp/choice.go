@@ -63,10 +63,11 @@ func (a *arch) spans(rules []rule, fallback uint32) []span {
 	if !permissive(fallback) {
 		put(largest+1, newer)
 	}
-	if a == amd64 {
-		put(a.foreign, newer)
-	} else {
-		put(a.foreign, standard)
+	switch a.foreign {
+	case x32:
+		put(x32, newer)
+	case armPrivate:
+		put(armPrivate, standard)
 	}
 	for _, n := range sorted[first:] {
 		put(n, byNumber[n])

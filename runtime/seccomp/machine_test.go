@@ -126,7 +126,7 @@ func judgeArch(a *arch, rules []rule, fallback uint32) func(call) uint32 {
 				decided, result = true, r.answer
 			}
 		}
-		if !decided && c.number > newest && c.number < a.foreign && !permissive(fallback) {
+		if !decided && c.number > newest && (a.foreign == nothing || c.number < a.foreign) && !permissive(fallback) {
 			return missing
 		}
 		return result
