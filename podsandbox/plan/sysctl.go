@@ -8,16 +8,16 @@ import (
 )
 
 // ipcSysctls are those of the kernel's that each IPC namespace has for itself.
-// Everything else below kernel. is the node's.
+// Everything else below kernel/ is the node's.
 var ipcSysctls = map[string]bool{
-	"kernel.msgmax":          true,
-	"kernel.msgmnb":          true,
-	"kernel.msgmni":          true,
-	"kernel.sem":             true,
-	"kernel.shmall":          true,
-	"kernel.shmmax":          true,
-	"kernel.shmmni":          true,
-	"kernel.shm_rmid_forced": true,
+	"kernel/msgmax":          true,
+	"kernel/msgmnb":          true,
+	"kernel/msgmni":          true,
+	"kernel/sem":             true,
+	"kernel/shmall":          true,
+	"kernel/shmmax":          true,
+	"kernel/shmmni":          true,
+	"kernel/shm_rmid_forced": true,
 }
 
 // A name is a path below /proc/sys: nothing in it may lead elsewhere.
@@ -37,13 +37,13 @@ func sysctls(asked map[string]string, s spec.Sandbox) (map[string]string, error)
 		if strings.ContainsAny(value, "\n\x00") {
 			return nil, invalid(field, value, "must be one line")
 		}
-		name := dotted(asWritten)
+		name := sysctlPath(asWritten)
 		switch {
-		case ipcSysctls[name], strings.HasPrefix(name, "fs.mqueue."):
+		case ipcSysctls[name], strings.HasPrefix(name, "fs/mqueue/"):
 			if s.HostIPC {
 				return nil, invalid(field, value, "would change the node: the pod has no IPC namespace of its own")
 			}
-		case strings.HasPrefix(name, "net."):
+		case strings.HasPrefix(name, "net/"):
 			if s.HostNetwork {
 				return nil, invalid(field, value, "would change the node: the pod has no network of its own")
 			}
@@ -58,10 +58,11 @@ func sysctls(asked map[string]string, s spec.Sandbox) (map[string]string, error)
 	return out, nil
 }
 
-// dotted writes a name with dots between its parts. In the form with slashes,
-// a dot is part of a name (net/ipv4/conf/eth0.1/...), so the two are swapped.
-func dotted(name string) string {
-	if i := strings.IndexAny(name, "./"); name[i] == '.' {
+// sysctlPath is the path below /proc/sys. Of dot and slash the one that comes
+// first separates the parts, and the other belongs to them: a network device
+// may be called eth0.1.
+func sysctlPath(name string) string {
+	if i := strings.IndexAny(name, "./"); name[i] == '/' {
 		return name
 	}
 	return strings.NewReplacer("/", ".", ".", "/").Replace(name)

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -134,8 +133,7 @@ func configure(s spec.Sandbox) error {
 		}
 	}
 	for key, value := range s.Sysctls {
-		// A dot in the last part is written as a slash: net.ipv4.conf.eth0/1.x
-		name := filepath.Join("/proc/sys", path.Clean("/"+strings.ReplaceAll(key, ".", "/")))
+		name := filepath.Join("/proc/sys", path.Clean("/"+key))
 		if err := os.WriteFile(name, []byte(value), 0); err != nil {
 			return fmt.Errorf("sysctl %s=%q: %w", key, value, errors.Unwrap(err))
 		}

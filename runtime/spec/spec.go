@@ -26,7 +26,9 @@ type Sandbox struct {
 	// namespace with this mapping.
 	IDs *IDMapping
 
-	Sysctls map[string]string // written in the namespaces made above
+	// Sysctls are values by path below /proc/sys, written in the namespaces
+	// made above.
+	Sysctls map[string]string
 	ShmSize int64             // bytes of /dev/shm, shared by the containers
 
 	// Cgroup is the group of the reaping init, a path below the cgroup root.
