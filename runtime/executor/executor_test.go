@@ -106,7 +106,7 @@ func busybox(t testing.TB) spec.Layer {
 	if err := os.WriteFile(filepath.Join(dir, "bin/busybox"), data, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"sh", "cat", "ls", "id", "sleep", "hostname", "mount", "touch", "true", "ps", "stty", "tty", "readlink", "echo", "grep", "kill"} {
+	for _, name := range []string{"sh", "cat", "ls", "id", "sleep", "hostname", "mount", "touch", "true", "ps", "stty", "tty", "readlink", "echo", "mknod", "head", "wc", "grep", "kill"} {
 		if err := os.Symlink("busybox", filepath.Join(dir, "bin", name)); err != nil {
 			t.Fatal(err)
 		}
@@ -267,6 +267,63 @@ func TestMountsMasksAndReadonly(t *testing.T) {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in:\n%s", want, got)
 		}
+	}
+}
+
+func TestImageVolumeIsReadOnlyAndCanBeAPart(t *testing.T) {
+	n := newNode(t, spec.Sandbox{})
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "deep/er"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "deep/er/file"), []byte("in the image\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/etc", filepath.Join(dir, "out")); err != nil {
+		t.Fatal(err)
+	}
+	layers := []spec.Layer{{Path: dir, Form: spec.DirectoryLayer}}
+	got := n.run("a", "cat /whole/deep/er/file /part/file; touch /part/x 2>&1; echo end", func(s *spec.Container) {
+		s.Mounts = []spec.Mount{{Kind: spec.ImageMount, Layers: layers, Target: "/whole"}, {Kind: spec.ImageMount, Layers: layers, Target: "/part", SubPath: "deep/er"}}
+	})
+	if !strings.HasPrefix(got, "in the image\nin the image\n") || !strings.Contains(got, "Read-only file system") {
+		t.Errorf("inside:\n%s", got)
+	}
+	for _, sub := range []string{"no/such", "out/passwd", "../../etc"} {
+		s := n.container("bad", func(s *spec.Container) {
+			s.Mounts = []spec.Mount{{Kind: spec.ImageMount, Layers: layers, Target: "/v", SubPath: sub}}
+		}, "true")
+		if err := n.Prepare(t.Context(), s); err == nil || !strings.Contains(err.Error(), sub) {
+			t.Errorf("sub path %s: %v", sub, err)
+		}
+	}
+}
+
+func TestDevicesAreThereAndOthersDenied(t *testing.T) {
+	n := newNode(t, spec.Sandbox{})
+	got := n.run("a", "ls -l /dev/mine/full /elsewhere; cat /dev/mine/full | head -c 3 | wc -c; mknod /tmp/mem c 1 1 && cat /tmp/mem 2>&1; echo end", func(s *spec.Container) {
+		s.Devices = []spec.Device{{HostPath: "/dev/full", ContainerPath: "/dev/mine/full", Permissions: "rwm"}, {HostPath: "/dev/zero", ContainerPath: "/elsewhere", Permissions: "r"}}
+	})
+	for _, want := range []string{"1,   7", "1,   5", "\n3\n", "Operation not permitted"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in:\n%s", want, got)
+		}
+	}
+}
+
+func TestMountsPassOnWhenAskedTo(t *testing.T) {
+	n := newNode(t, spec.Sandbox{})
+	s := n.container("a", func(s *spec.Container) {
+		s.Mounts = []spec.Mount{{Kind: spec.BindMount, Source: t.TempDir(), Target: "/m", Propagation: spec.Bidirectional}}
+	}, "true")
+	// The test's own mounts may or may not be shared; both answers are known.
+	shared, err := os.ReadFile("/proc/thread-self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = n.Prepare(t.Context(), s)
+	if !strings.Contains(string(shared), "shared:") && (err == nil || !strings.Contains(err.Error(), "not shared")) {
+		t.Errorf("prepare on a private mount: %v", err)
 	}
 }
 

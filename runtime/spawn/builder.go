@@ -16,6 +16,11 @@ type builder struct {
 	names int // of results that need a name of their own
 }
 
+// newBuilder has room for an ordinary container's program.
+func newBuilder() *builder {
+	return &builder{Program: Program{Ops: make([]Op, 0, 256)}}
+}
+
 func (b *builder) call(what string, nr uintptr, args ...Arg) *Op {
 	b.Ops = append(b.Ops, Op{What: what, Nr: nr, Args: args})
 	return &b.Ops[len(b.Ops)-1]

@@ -34,7 +34,7 @@ type Surroundings struct {
 // more, with JoinPID; mount0, mount1... for the container's mounts; and either
 // console, a socket for the terminal, or stdin, stdout and stderr.
 func Container(c spec.Container, s Surroundings) Program {
-	b := &builder{}
+	b := newBuilder()
 	b.Copy = s.Copy
 	b.hostLimits(c.Process)
 	b.joinSandbox(s)

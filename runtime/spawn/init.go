@@ -17,7 +17,7 @@ const nobody = 65534
 // sealed copy of our binary: an executable that someone inside could open for
 // writing would be ours on the host as well (CVE-2019-5736).
 func Init(args, env []string, oomScoreAdj *int, s Surroundings) Program {
-	b := &builder{}
+	b := newBuilder()
 	b.hostLimits(spec.Process{OOMScoreAdj: oomScoreAdj})
 	b.Files = []string{"hostproc", "exe"}
 	if s.User {

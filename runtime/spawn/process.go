@@ -19,7 +19,7 @@ func itoa(n int) string { return strconv.Itoa(n) }
 // It expects the files hostproc; target, the pidfd of a process in the
 // container; and console or stdin, stdout and stderr.
 func Exec(p spec.Process, s Surroundings) Program {
-	b := &builder{}
+	b := newBuilder()
 	b.Copy = s.Copy
 	b.hostLimits(p)
 	// All at once, through one descriptor: no moment in between.

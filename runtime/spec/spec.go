@@ -29,7 +29,7 @@ type Sandbox struct {
 	// Sysctls are values by path below /proc/sys, written in the namespaces
 	// made above.
 	Sysctls map[string]string
-	ShmSize int64             // bytes of /dev/shm, shared by the containers
+	ShmSize int64 // bytes of /dev/shm, shared by the containers
 
 	// Cgroup is the group of the reaping init, a path below the cgroup root.
 	Cgroup string
