@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"reflect"
 	"time"
 
 	"cri-mini/image/layer"
@@ -103,7 +104,6 @@ func (s *Store) record(in incoming) (Image, error) {
 		rec.Removed = false
 	}
 	rec.Pinned = rec.Pinned || in.pinned
-	rec.Written = time.Now()
 	if in.annotations != nil {
 		rec.Annotations = in.annotations
 	}
@@ -113,6 +113,13 @@ func (s *Store) record(in incoming) (Image, error) {
 	if in.digest != "" {
 		rec.Digests = with(rec.Digests, in.digest)
 	}
+	if old != nil && reflect.DeepEqual(rec, old.rec) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.refresh(old)
+		return old.image, nil // nothing new, so nothing to wait for
+	}
+	rec.Written = time.Now()
 	e, err := newEntry(id, rec)
 	if err != nil {
 		return Image{}, err

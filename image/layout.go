@@ -86,7 +86,7 @@ func (s *Store) layoutImage(a archive, choices []ocispec.Descriptor) (archived, 
 			return f, err
 		}
 		if doc.Manifest != nil {
-			f.annotations = s.annotations(reference.Name{}, doc.Manifest.Annotations)
+			f.annotations = s.annotations(desc.Digest.String(), doc.Manifest.Annotations)
 			f.config, err = readBlob(a, doc.Manifest.Config, manifest.MaxConfigSize)
 			for _, l := range doc.Manifest.Layers {
 				f.layers = append(f.layers, incomingLayer{digest: l.Digest, size: l.Size, fetch: fetchBlob(a, l)})

@@ -14,10 +14,17 @@ import (
 // Auth is what a caller knows to prove who it is to a registry.
 type Auth = registry.Auth
 
+// Why a pull failed, for callers that act on it. ErrNotFound is one more.
+var (
+	ErrInvalidName  = reference.ErrInvalid
+	ErrUnauthorized = registry.ErrUnauthorized
+	ErrUnavailable  = registry.ErrUnavailable // worth another try later
+)
+
 // PullOptions of one pull.
 type PullOptions struct {
 	Auth     *Auth          // nil: none
-	Progress func(Progress) // nil: nobody listens; called one at a time
+	Progress func(Progress) // nil: nobody listens; called one at a time, and waited for
 }
 
 // maxAnnotations bounds what a manifest's annotations add to every answer that
@@ -44,7 +51,7 @@ func (s *Store) Pull(ctx context.Context, ref string, o PullOptions) (Image, err
 	in := incoming{
 		config:      resolved.Config,
 		digest:      name.WithDigest(resolved.Digest).String(),
-		annotations: s.annotations(name, resolved.Manifest.Annotations),
+		annotations: s.annotations(name.String(), resolved.Manifest.Annotations),
 		progress:    &progress{call: o.Progress},
 	}
 	defer in.progress.close()
@@ -72,7 +79,7 @@ func remoteLayer(repo *registry.Repository, desc ocispec.Descriptor) incomingLay
 	}
 }
 
-func (s *Store) annotations(name reference.Name, a map[string]string) map[string]string {
+func (s *Store) annotations(name string, a map[string]string) map[string]string {
 	size := 0
 	for k, v := range a {
 		size += len(k) + len(v)

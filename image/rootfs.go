@@ -48,7 +48,11 @@ func (s *Store) importRootfs(ctx context.Context, path, name string, cfg Config)
 	if err != nil {
 		return Image{}, err
 	}
-	defer pending.Discard() // does nothing once it is committed
+	defer func() {
+		if err := pending.Discard(); err != nil { // it does nothing once it is committed
+			s.log.Warn("half a layer cannot be removed", "layer", pending.DiffID(), "err", err)
+		}
+	}()
 	config, err := encodeConfig(cfg, s.platform, []digest.Digest{pending.DiffID()}, "")
 	if err != nil {
 		return Image{}, err

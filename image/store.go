@@ -28,8 +28,9 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// ErrNotFound says that no image has the name or ID asked for.
-var ErrNotFound = errors.New("image not found")
+// ErrNotFound says that no image has the name or ID asked for, here or in the
+// registry.
+var ErrNotFound = registry.ErrNotFound
 
 // Options of a Store.
 type Options struct {

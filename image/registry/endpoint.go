@@ -45,7 +45,7 @@ func newEndpoint(h host, name reference.Name, creds credentials, r *redactor, o 
 	ep.client = &http.Client{Transport: round, CheckRedirect: ep.checkRedirect}
 	ep.auth = &authorizer{
 		creds:     creds.forHost(h, name.Domain),
-		client:    &http.Client{Transport: round, CheckRedirect: refuseRedirect},
+		client:    &http.Client{Transport: round, CheckRedirect: stayHome},
 		scope:     "repository:" + name.Path + ":pull",
 		redact:    r,
 		userAgent: o.UserAgent,
@@ -163,10 +163,13 @@ func (ep *endpoint) checkRedirect(req *http.Request, via []*http.Request) error 
 	return nil
 }
 
-// refuseRedirect is for token servers: the answer to a password must come from
-// where the password was sent.
-func refuseRedirect(req *http.Request, _ []*http.Request) error {
-	return fmt.Errorf("%w: token server leads to %s", errRedirect, req.URL.Host)
+// stayHome is for token servers: the answer to a password must come from where
+// the password was sent.
+func stayHome(req *http.Request, via []*http.Request) error {
+	if len(via) >= 10 || !sameOrigin(req.URL, via[0].URL) {
+		return fmt.Errorf("%w: token server leads to %s", errRedirect, req.URL.Host)
+	}
+	return nil
 }
 
 func sameOrigin(a, b *url.URL) bool {
