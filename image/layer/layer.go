@@ -25,7 +25,7 @@ import (
 const (
 	Directory = "directory"
 	Erofs     = "erofs"
-	Auto      = "auto" // only for Open: whatever this machine does best
+	Auto      = "auto" // only for Open: the form in use, or the default
 )
 
 // ErrNotFound says that a store does not have a layer.

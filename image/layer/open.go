@@ -1,18 +1,21 @@
 package layer
 
 import (
-	"errors"
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
 )
 
 // Open opens, or makes, a store at root in the given form. For Erofs it asks
-// Probe first. Auto keeps the form of the layers that are there and else takes
-// what docs/decisions/0002-layer-form.md chose for this kernel.
+// Probe first. Auto keeps the form of the layers that are there; a new store
+// gets directories, for the reasons in docs/decisions/0002-layer-form.md.
 func Open(root, form string, options ...Option) (Store, error) {
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		return nil, fmt.Errorf("layer store: %w", err)
+	}
+	if form == Auto {
+		form = cmp.Or(formInUse(root), Directory)
 	}
 	switch form {
 	case Directory:
@@ -22,37 +25,20 @@ func Open(root, form string, options ...Option) (Store, error) {
 			return nil, fmt.Errorf("layer store: %w", err)
 		}
 		return OpenErofs(root, options...)
-	case Auto:
-		return openAuto(root, options)
 	}
 	return nil, fmt.Errorf("layer store: form %q is none of %q, %q, %q", form, Auto, Directory, Erofs)
 }
 
-func openAuto(root string, options []Option) (Store, error) {
-	form, err := formInUse(root)
-	if err != nil {
-		return nil, fmt.Errorf("layer store: %w", err)
-	}
-	if form != "" {
-		return Open(root, form, options...)
-	}
-	var missing *ErrUnsupported
-	switch err := Probe(root); {
-	case errors.As(err, &missing):
-		return OpenDirectory(root, options...)
-	case err != nil:
-		return nil, fmt.Errorf("layer store: %w", err)
-	}
-	return OpenErofs(root, options...)
-}
-
 // formInUse is the form of the layers that a store has, "" for an empty one.
-func formInUse(root string) (string, error) {
-	folders, err := filepath.Glob(filepath.Join(root, layersDir, "*"))
+func formInUse(root string) string {
+	folders, err := os.ReadDir(filepath.Join(root, layersDir))
+	if err != nil {
+		return "" // a new store; or open meets the error again
+	}
 	for _, folder := range folders {
-		if form := formOf(folder); form != "" {
-			return form, err
+		if form := formOf(filepath.Join(root, layersDir, folder.Name())); form != "" {
+			return form
 		}
 	}
-	return "", err
+	return ""
 }

@@ -143,23 +143,47 @@ func TestProbe(t *testing.T) {
 	}
 }
 
-// A file system that cannot back a mount makes Open choose directories.
-func TestAutoFallsBackToDirectories(t *testing.T) {
+// A file system that cannot back a mount is a missing feature too, and Open
+// says so at once instead of at the first container.
+func TestErofsIsRefusedWhereItCannotBeMounted(t *testing.T) {
 	var missing *ErrUnsupported
 	dir, err := os.MkdirTemp("/dev/shm", "layer-test-")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := Probe(dir); !errors.As(err, &missing) || missing.Feature != "file-backed erofs mount" {
-		t.Fatalf("probe on tmpfs: %v, want a missing feature", err)
-	}
-	if _, err := Open(dir, Erofs); !errors.As(err, &missing) {
+	if _, err := Open(dir, Erofs); !errors.As(err, &missing) || missing.Feature != "file-backed erofs mount" {
 		t.Errorf("Open(erofs) on tmpfs: %v, want a missing feature", err)
 	}
 	s, err := Open(dir, Auto)
 	if err != nil || s.Form() != Directory {
 		t.Fatalf("Open(auto) on tmpfs: %v, %v; want directories", s, err)
+	}
+}
+
+// Whoever mounts an image must do so once and share the mount: each mount has
+// a page cache of its own.
+func TestMountsOfOneImageDoNotShareTheirCache(t *testing.T) {
+	s := openStore(t, Erofs)
+	id := write(t, s, archive(t, file("a", strings.Repeat("x", 1<<20))))
+	first, second := lower(t, s, id), lower(t, s, id)
+	cached := func(mount int) uint64 {
+		f, err := os.Open("/proc/self/fd/" + strconv.Itoa(mount) + "/a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		var stat unix.Cachestat_t
+		if err := unix.Cachestat(uint(f.Fd()), &unix.CachestatRange{}, &stat, 0); err != nil {
+			t.Fatal(err)
+		}
+		return stat.Cache
+	}
+	if _, err := os.ReadFile("/proc/self/fd/" + strconv.Itoa(first) + "/a"); err != nil {
+		t.Fatal(err)
+	}
+	if a, b := cached(first), cached(second); a != 256 || b != 0 {
+		t.Errorf("%d pages cached in the mount that was read, %d in the other; want 256 and 0, else docs/decisions/0002 is out of date", a, b)
 	}
 }
 
