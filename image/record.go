@@ -77,7 +77,7 @@ func (s *Store) loadRecords() error {
 		case strings.HasSuffix(f.Name(), badSuffix):
 			s.keepUnknown = true
 		case strings.HasSuffix(f.Name(), recordSuffix):
-			e, err := s.load(f.Name())
+			e, err := s.loadRecord(f.Name())
 			if err != nil {
 				if err := s.quarantine(f.Name(), err); err != nil {
 					return err
@@ -90,7 +90,7 @@ func (s *Store) loadRecords() error {
 	return nil
 }
 
-func (s *Store) load(name string) (*entry, error) {
+func (s *Store) loadRecord(name string) (*entry, error) {
 	data, err := os.ReadFile(filepath.Join(s.recordDir(), name))
 	if err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 	"cri-mini/internal/testregistry"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 )
 
 func TestRestartKeepsEverything(t *testing.T) {
@@ -248,4 +250,37 @@ func TestOpenRefusesWhatItCannotUse(t *testing.T) {
 	if _, err := Open(file, Options{}); err == nil || !strings.Contains(err.Error(), file) {
 		t.Errorf("root is a file: %v", err)
 	}
+}
+
+func TestTwoProcessesCannotShareAStore(t *testing.T) {
+	f := newFixture(t, testregistry.Options{})
+	if _, err := Open(f.root, Options{}); err == nil || !strings.Contains(err.Error(), f.root+" is in use") {
+		t.Fatalf("Open of an open store = %v", err)
+	}
+}
+
+func TestFullDiskFailsThePullAndLeavesNothing(t *testing.T) {
+	f := newFixture(t, testregistry.Options{})
+	f.Close()
+	f.root = filepath.Join(t.TempDir(), "small")
+	if err := os.Mkdir(f.root, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", f.root, "tmpfs", 0, "size=1m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		f.Close()
+		if err := unix.Unmount(f.root, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	f.open()
+	f.r.Push("big", "1", image(text("small", "s"), text("big", strings.Repeat("big", 1<<20))))
+	if _, err := f.Pull(t.Context(), f.name("big:1"), PullOptions{}); !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), "layer 2 of 2") {
+		t.Fatalf("pull onto a full disk = %v", err)
+	}
+	f.wantEmpty("after a full disk")
+	f.r.Push("small", "1", image(text("small", "s")))
+	f.pull("small:1")
 }

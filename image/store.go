@@ -26,6 +26,7 @@ import (
 	"cri-mini/internal/atomicfile"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 )
 
 // ErrNotFound says that no image has the name or ID asked for, here or in the
@@ -44,6 +45,7 @@ type Options struct {
 // Store keeps images. It is safe for concurrent use.
 type Store struct {
 	root     string
+	lock     *os.File // held until Close
 	log      *slog.Logger
 	platform manifest.Platform
 	client   *registry.Client
@@ -77,6 +79,10 @@ func Open(root string, o Options) (*Store, error) {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
+	root, err := filepath.Abs(root) // paths of layers are for the kernel, whatever our folder is then
+	if err != nil {
+		return nil, fmt.Errorf("image store: %w", err)
+	}
 	if o.LayerForm == "" {
 		o.LayerForm = layer.Auto
 	}
@@ -100,18 +106,42 @@ func Open(root string, o Options) (*Store, error) {
 			return nil, fmt.Errorf("image store: %w", err)
 		}
 	}
-	var err error
-	if s.store, err = layer.Open(filepath.Join(root, "layers"), o.LayerForm); err != nil {
+	if s.lock, err = lockFolder(root); err != nil {
 		return nil, fmt.Errorf("image store: %w", err)
 	}
-	if err := s.loadLayers(); err != nil {
-		return nil, fmt.Errorf("image store: %w", err)
-	}
-	if err := s.loadRecords(); err != nil {
+	if err := s.load(o.LayerForm); err != nil {
+		s.lock.Close()
 		return nil, fmt.Errorf("image store: %w", err)
 	}
 	s.end, s.stop = context.WithCancel(context.Background())
 	return s, nil
+}
+
+// lockFolder keeps a second process away: what one knows, the other would
+// change behind its back. The lock ends with the process.
+func lockFolder(root string) (*os.File, error) {
+	dir, err := os.Open(root)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		dir.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("%s is in use by another process", root)
+		}
+		return nil, fmt.Errorf("lock %s: %w", root, err)
+	}
+	return dir, nil
+}
+
+func (s *Store) load(form string) (err error) {
+	if s.store, err = layer.Open(filepath.Join(s.root, "layers"), form); err != nil {
+		return err
+	}
+	if err := s.loadLayers(); err != nil {
+		return err
+	}
+	return s.loadRecords()
 }
 
 // Close ends downloads, and waits for them and for layers being deleted.
@@ -120,6 +150,9 @@ func (s *Store) Close() error {
 	s.running.Wait()
 	if w, ok := s.store.(interface{ Wait() }); ok {
 		w.Wait()
+	}
+	if err := s.lock.Close(); err != nil && !errors.Is(err, fs.ErrClosed) {
+		return err
 	}
 	return nil
 }

@@ -1,8 +1,17 @@
 package registry
 
 import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/big"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +19,9 @@ import (
 	"time"
 
 	"cri-mini/internal/testregistry"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 )
 
 func TestHostsFileFullForm(t *testing.T) {
@@ -229,5 +241,146 @@ func TestPlainHTTPOnlyWhereAllowed(t *testing.T) {
 	f.hosts("registry.test", fmt.Sprintf("server = %q\n", f.r.URL()))
 	if _, err := f.openName("registry.test/app:1", nil).Resolve(t.Context(), platform); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestClientCertificates(t *testing.T) {
+	f := newFixture(t, testregistry.Options{TLS: true, ClientCert: true})
+	f.r.Push("app", "1", simple())
+	dir := filepath.Join(f.config, f.r.Host())
+	cert, key := selfSigned(t)
+	write := func(name string, parts ...[]byte) {
+		if err := os.WriteFile(filepath.Join(dir, name), bytes.Join(parts, nil), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pull := func() error {
+		name := f.name("app:1")
+		repo, err := f.client.Repository(name, nil)
+		if err != nil {
+			return err
+		}
+		defer repo.Close()
+		_, err = repo.Resolve(t.Context(), platform)
+		return err
+	}
+	if err := pull(); err == nil {
+		t.Error("without a certificate: it was served")
+	}
+	write("me.cert", cert)
+	if err := pull(); err == nil || !strings.Contains(err.Error(), "me.key") {
+		t.Errorf("without the key: %v, want an error that names me.key", err)
+	}
+	write("me.key", key)
+	if err := pull(); err != nil {
+		t.Errorf("with me.cert and me.key: %v", err)
+	}
+	os.Remove(filepath.Join(dir, "me.cert"))
+	write("both.pem", cert, key)
+	ca, err := f.r.CAFile(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.hosts(f.r.Host(), fmt.Sprintf("client = \"both.pem\"\nca = %q\n", ca))
+	if err := pull(); err != nil {
+		t.Errorf("with client and ca in the hosts file: %v", err)
+	}
+	f.hosts(f.r.Host(), "ca = \"none.crt\"\n")
+	if err := pull(); err == nil || !strings.Contains(err.Error(), "none.crt") {
+		t.Errorf("with a missing ca: %v, want an error that names none.crt", err)
+	}
+	write("junk.crt", []byte("junk"))
+	f.hosts(f.r.Host(), "ca = \"junk.crt\"\n")
+	if err := pull(); err == nil || !strings.Contains(err.Error(), "junk.crt") {
+		t.Errorf("with a ca that is none: %v, want an error that names junk.crt", err)
+	}
+}
+
+// selfSigned makes a certificate and its key, in PEM.
+func selfSigned(t *testing.T) (cert, key []byte) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
+}
+
+func TestProxyOfAHostIsUsed(t *testing.T) {
+	f := newFixture(t, testregistry.Options{})
+	f.r.Push("app", "1", simple())
+	f.hosts("registry.test", fmt.Sprintf("server = \"http://registry.test\"\nproxy = %q\n", f.r.URL()))
+	if _, _, err := fetchAll(t.Context(), f.openName("registry.test/app:1", nil)); err != nil {
+		t.Fatal(err)
+	}
+	if q := f.r.Requests()[0]; q.Host != "registry.test" {
+		t.Fatalf("the proxy was asked for host %q", q.Host)
+	}
+}
+
+func TestDialTimeoutMakesADeadMirrorCheap(t *testing.T) {
+	f := newFixture(t, testregistry.Options{})
+	f.r.Push("app", "1", simple())
+	// Nobody answers here: the backlog of a listener that accepts nothing is full.
+	full, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	raw, err := full.(*net.TCPListener).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw.Control(func(fd uintptr) { err = unix.Listen(int(fd), 0) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		c, err := net.DialTimeout("tcp", full.Addr().String(), 100*time.Millisecond)
+		if err != nil {
+			break // full
+		}
+		defer c.Close()
+	}
+	f.hosts("registry.test", fmt.Sprintf("server = %q\n[host.\"http://%s\"]\ndial_timeout = \"100ms\"\n", f.r.URL(), full.Addr()))
+	start := time.Now()
+	if _, _, err := fetchAll(t.Context(), f.openName("registry.test/app:1", nil)); err != nil {
+		t.Fatal(err)
+	}
+	if d := time.Since(start); d < 100*time.Millisecond || d > 3*time.Second {
+		t.Fatalf("it took %v, want one dial_timeout of 100ms: a mirror that did not answer is asked last", d)
+	}
+}
+
+func TestSHA512Digests(t *testing.T) {
+	f := newFixture(t, testregistry.Options{})
+	f.r.Push("app", "1", simple())
+	resolved, layers, err := fetchAll(t.Context(), f.open("app:1", nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := resolved.Manifest
+	m.Layers[0].Digest = digest.SHA512.FromBytes(layers[0])
+	data, err := json.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.r.PutManifest("app", "2", m.MediaType, data)
+	want := digest.SHA512.FromBytes(data)
+	if got, _, err := fetchAll(t.Context(), f.open("app@"+want.String(), nil)); err != nil || got.Digest != want {
+		t.Fatalf("pull by sha512 = %s, %v", got.Digest, err)
+	}
+	f.r.Fault(testregistry.Fault{Path: "sha512:", Flip: true})
+	if _, _, err := fetchAll(t.Context(), f.open("app:2", nil)); !errors.Is(err, ErrCorrupt) {
+		t.Fatalf("with a flipped byte: %v", err)
 	}
 }

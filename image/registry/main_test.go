@@ -66,6 +66,15 @@ func (f *fixture) open(name string, auth *Auth) *Repository {
 	return f.openName(f.r.Host()+"/"+name, auth)
 }
 
+func (f *fixture) name(name string) reference.Name {
+	f.t.Helper()
+	n, err := reference.Parse(f.r.Host() + "/" + name)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return n
+}
+
 func (f *fixture) openName(name string, auth *Auth) *Repository {
 	f.t.Helper()
 	n, err := reference.Parse(name)

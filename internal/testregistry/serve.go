@@ -72,7 +72,11 @@ func (r *Registry) answer(w http.ResponseWriter, q *http.Request) {
 		return
 	}
 	if kind == "manifests" {
-		w.Header().Set("Docker-Content-Digest", digest.FromBytes(doc.data).String())
+		algorithm := digest.SHA256
+		if strings.HasPrefix(ref, "sha512:") {
+			algorithm = digest.SHA512
+		}
+		w.Header().Set("Docker-Content-Digest", algorithm.FromBytes(doc.data).String())
 	}
 	w.Header().Set("Content-Type", doc.mediaType)
 	serveBytes(w, q, doc.data)

@@ -22,7 +22,8 @@ import (
 
 // Options of a Registry. The zero value is plain HTTP without a password.
 type Options struct {
-	TLS bool
+	TLS        bool
+	ClientCert bool // with TLS: clients must show a certificate, any
 
 	// With a username, every request needs a login: basic, or with Token by a
 	// token from the registry's own token server at /token.
@@ -88,6 +89,9 @@ func New(o Options) *Registry {
 	}
 	if o.TLS {
 		r.server.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
+		if o.ClientCert {
+			r.server.TLS.ClientAuth = tls.RequireAnyClientCert
+		}
 		r.server.StartTLS()
 	} else {
 		r.server.Start()
