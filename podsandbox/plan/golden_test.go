@@ -253,7 +253,9 @@ func prune(v any) any {
 		}
 	case []any:
 		for i := range v {
-			v[i] = prune(v[i])
+			if pruned := prune(v[i]); pruned != nil {
+				v[i] = pruned
+			}
 		}
 		if len(v) == 0 {
 			return nil

@@ -1,0 +1,274 @@
+package plan
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"cri-mini/runtime/spec"
+)
+
+const (
+	node   = criapi.NamespaceMode_NODE
+	target = criapi.NamespaceMode_TARGET
+	shared = criapi.NamespaceMode_POD
+	alone  = criapi.NamespaceMode_CONTAINER
+)
+
+func users(c *criapi.PodSandboxConfig, mode criapi.NamespaceMode, ids ...*criapi.IDMapping) {
+	c.Linux.SecurityContext.NamespaceOptions.UsernsOptions = &criapi.UserNamespace{Mode: mode, Uids: ids, Gids: ids}
+}
+
+// Each bad pod is refused by the name of the field and its value.
+func TestBadPod(t *testing.T) {
+	type C = *criapi.PodSandboxConfig
+	options := func(c C) *criapi.NamespaceOption { return c.Linux.SecurityContext.NamespaceOptions }
+	ids := func(container, host, length uint32) *criapi.IDMapping {
+		return &criapi.IDMapping{ContainerId: container, HostId: host, Length: length}
+	}
+	sysctl := func(name, value string) func(C) {
+		return func(c C) { c.Linux.Sysctls = map[string]string{name: value} }
+	}
+	for name, c := range map[string]struct {
+		spoil        func(C)
+		field, value string
+	}{
+		"no metadata":            {func(c C) { c.Metadata = nil }, "metadata.name", ""},
+		"no namespace":           {func(c C) { c.Metadata.Namespace = "" }, "metadata.namespace", ""},
+		"no uid":                 {func(c C) { c.Metadata.Uid = "" }, "metadata.uid", ""},
+		"for windows":            {func(c C) { c.Windows = &criapi.WindowsPodSandboxConfig{} }, "config.windows", ""},
+		"relative log folder":    {func(c C) { c.LogDirectory = "logs" }, "log_directory", "logs"},
+		"long hostname":          {func(c C) { c.Hostname = strings.Repeat("h", 65) }, "hostname", "hhhh"},
+		"two hostnames":          {func(c C) { c.Hostname = "a\nb" }, "hostname", `a\nb`},
+		"two servers in one":     {func(c C) { c.DnsConfig = &criapi.DNSConfig{Servers: []string{"1.1.1.1\nnameserver 2.2.2.2"}} }, "dns_config.servers", "2.2.2.2"},
+		"empty option":           {func(c C) { c.DnsConfig = &criapi.DNSConfig{Options: []string{""}} }, "dns_config.options", ""},
+		"port of no container":   {func(c C) { c.PortMappings = []*criapi.PortMapping{{HostPort: 80}} }, "port_mappings[0].container_port", "0"},
+		"port too large":         {func(c C) { c.PortMappings = []*criapi.PortMapping{{ContainerPort: 1, HostPort: 65536}} }, "port_mappings[0].host_port", "65536"},
+		"port of no address":     {func(c C) { c.PortMappings = []*criapi.PortMapping{{ContainerPort: 1, HostIp: "x"}} }, "port_mappings[0].host_ip", "x"},
+		"unknown protocol":       {func(c C) { c.PortMappings = []*criapi.PortMapping{{ContainerPort: 1, Protocol: 9}} }, "port_mappings[0].protocol", "9"},
+		"group without user":     {func(c C) { c.Linux.SecurityContext.RunAsGroup = &criapi.Int64Value{Value: 5} }, "run_as_group", "5"},
+		"network of a container": {func(c C) { options(c).Network = alone }, "namespace_options.network", "CONTAINER"},
+		"ipc of a target":        {func(c C) { options(c).Ipc = target }, "namespace_options.ipc", "TARGET"},
+		"pid of a target":        {func(c C) { options(c).Pid = target }, "namespace_options.pid", "TARGET"},
+		"users of a container":   {func(c C) { users(c, alone) }, "userns_options.mode", "CONTAINER"},
+		"users of a target":      {func(c C) { users(c, target) }, "userns_options.mode", "TARGET"},
+		"two mappings":           {func(c C) { users(c, shared, ids(0, 1, 1), ids(1, 2, 1)) }, "userns_options.uids", "2 mappings"},
+		"no mapping":             {func(c C) { users(c, shared) }, "userns_options.uids", "0 mappings"},
+		"no mapping of 0":        {func(c C) { users(c, shared, ids(1, 1000, 1000)) }, "userns_options.uids", "1 1000 1000"},
+		"empty mapping":          {func(c C) { users(c, shared, ids(0, 1000, 0)) }, "userns_options.uids", "0 1000 0"},
+		"mapping beyond the end": {func(c C) { users(c, shared, ids(0, 1<<31, 1<<31)) }, "userns_options.uids", "0 2147483648 2147483648"},
+		"mapping of the node":    {func(c C) { users(c, node, ids(0, 1, 1)) }, "userns_options.mode", "NODE"},
+		"uids are not gids": {func(c C) {
+			users(c, shared, ids(0, 1000, 10))
+			options(c).UsernsOptions.Gids = []*criapi.IDMapping{ids(0, 2000, 10)}
+		}, "userns_options.gids", "0 2000 10"},
+		"users on the node's network": {func(c C) { users(c, shared, ids(0, 1000, 10)); options(c).Network = node }, "namespace_options.network", "NODE"},
+		"users among the node's":      {func(c C) { users(c, shared, ids(0, 1000, 10)); options(c).Pid = node }, "namespace_options.pid", "NODE"},
+		"parent outside":              {func(c C) { c.Linux.CgroupParent = "/a/../../b" }, "cgroup_parent", "/a/../../b"},
+		"level of SELinux":            {func(c C) { c.Linux.SecurityContext.SelinuxOptions = &criapi.SELinuxOption{Level: "gibberish"} }, "selinux_options.level", "gibberish"},
+		"sysctl of the node":          {sysctl("kernel.core_pattern", "|/bin/sh"), "sysctls[kernel.core_pattern]", "|/bin/sh"},
+		"sysctl outside":              {sysctl("net.ipv4../../../kernel/core_pattern", "x"), "net.ipv4../../../kernel/core_pattern", "x"},
+		"sysctl of two lines":         {sysctl("net.core.somaxconn", "1\n2"), "net.core.somaxconn", `1\n2`},
+		"sysctl without parts":        {sysctl("kernel", "1"), "sysctls[kernel]", "1"},
+		"sysctl that looks like ipc":  {sysctl("kernel.shmmax.x", "1"), "kernel.shmmax.x", "1"},
+		"sysctl with an equals sign":  {sysctl("net.core.somaxconn=1+kernel.core_pattern", "x"), "kernel.core_pattern", "x"},
+		"sysctl of the node's network": {func(c C) { options(c).Network = node; sysctl("net.core.somaxconn", "1")(c) },
+			"net.core.somaxconn", "1"},
+		"sysctl of the node's ipc": {func(c C) { options(c).Ipc = node; sysctl("kernel.sem", "1 2 3 4")(c) }, "kernel.sem", "1 2 3 4"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := pod()
+			c.spoil(cfg)
+			_, err := Sandbox("s1", cfg, facts)
+			refused(t, err, c.field, c.value)
+		})
+	}
+}
+
+func refused(t *testing.T, err error, field, value string) {
+	t.Helper()
+	if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), field) || !strings.Contains(err.Error(), value) {
+		t.Errorf("got %v, want an invalid %s %q", err, field, value)
+	}
+}
+
+// Each bad container is refused by the name of the field and its value.
+func TestBadContainer(t *testing.T) {
+	type R = *Request
+	mount := func(m *criapi.Mount) func(R) {
+		return func(r R) {
+			if m.ContainerPath == "" {
+				m.ContainerPath = "/data"
+			}
+			r.Config.Mounts = []*criapi.Mount{{ContainerPath: "/first", HostPath: "/first"}, m}
+		}
+	}
+	resources := func(l *criapi.LinuxContainerResources) func(R) {
+		return func(r R) { r.Config.Linux.Resources = l }
+	}
+	caps := func(c *criapi.Capability) func(R) { return func(r R) { r.security().Capabilities = c } }
+	image := &criapi.ImageSpec{Image: "model"}
+	for name, c := range map[string]struct {
+		spoil        func(R)
+		field, value string
+	}{
+		"no name":              {func(r R) { r.Config.Metadata.Name = "" }, "metadata.name", ""},
+		"for windows":          {func(r R) { r.Config.Windows = &criapi.WindowsContainerConfig{} }, "config.windows", ""},
+		"no program":           {func(r R) { r.Image.Entrypoint, r.Image.Cmd = nil, nil }, "config.command", "nothing to run"},
+		"empty program":        {func(r R) { r.Config.Command = []string{""} }, "config.command", ""},
+		"zero in an argument":  {func(r R) { r.Config.Args = []string{"a\x00b"} }, "config.command", `a\x00b`},
+		"no name of variable":  {func(r R) { r.Config.Envs = []*criapi.KeyValue{{Value: []byte("x")}} }, "envs[0].key", ""},
+		"equals in a name":     {func(r R) { r.Config.Envs = []*criapi.KeyValue{{Key: "A=B"}} }, "envs[0].key", "A=B"},
+		"zero in a value":      {func(r R) { r.Config.Envs = []*criapi.KeyValue{{Key: "A", Value: []byte{0}}} }, "envs[0].value", "A"},
+		"log above":            {func(r R) { r.Config.LogPath = "../x" }, "log_path", "../x"},
+		"log anywhere":         {func(r R) { r.Config.LogPath = "/etc/cron.d/x" }, "log_path", "/etc/cron.d/x"},
+		"log is the folder":    {func(r R) { r.Config.LogPath = "." }, "log_path", "."},
+		"signal of the image":  {func(r R) { r.Image.StopSignal = "SIGNOPE" }, "StopSignal", "SIGNOPE"},
+		"unknown signal":       {func(r R) { r.Config.StopSignal = 999 }, "stop_signal", "999"},
+		"privileged alone":     {func(r R) { r.security().Privileged = true }, "privileged", "true"},
+		"CDI device":           {func(r R) { r.Config.CDIDevices = []*criapi.CDIDevice{{Name: "vendor/gpu=0"}} }, "CDI_devices[0].name", "vendor/gpu=0"},
+		"relative mask":        {func(r R) { r.security().MaskedPaths = []string{"/a", "proc"} }, "masked_paths[1]", "proc"},
+		"relative readonly":    {func(r R) { r.security().ReadonlyPaths = []string{"proc"} }, "readonly_paths[0]", "proc"},
+		"user and name":        {func(r R) { r.security().RunAsUser = &criapi.Int64Value{Value: 5}; r.security().RunAsUsername = "web" }, "run_as_username", "web"},
+		"group alone":          {func(r R) { r.security().RunAsGroup = &criapi.Int64Value{Value: 5} }, "run_as_group", "5"},
+		"negative user":        {func(r R) { r.security().RunAsUser = &criapi.Int64Value{Value: -1} }, "run_as_user", "-1"},
+		"unknown user":         {func(r R) { r.security().RunAsUsername = "nemo" }, "run_as_username", "nemo"},
+		"impossible USER":      {func(r R) { r.Image.User = "4294967296" }, "user", "4294967296"},
+		"groups policy":        {func(r R) { r.security().SupplementalGroupsPolicy = 7 }, "supplemental_groups_policy", "7"},
+		"negative group":       {func(r R) { r.security().SupplementalGroups = []int64{-7} }, "supplemental_groups", "-7"},
+		"unknown capability":   {caps(&criapi.Capability{AddCapabilities: []string{"FLY"}}), "capabilities", "FLY"},
+		"drop of unknown":      {caps(&criapi.Capability{DropCapabilities: []string{"FLY"}}), "capabilities", "FLY"},
+		"processes of the pod": {func(r R) { r.security().NamespaceOptions.Pid = shared }, "namespace_options.pid", "POD"},
+		"target of nobody":     {func(r R) { r.security().NamespaceOptions.Pid = target }, "target_id", ""},
+		"node's processes in a user namespace": {func(r R) {
+			r.Sandbox.IDs = &spec.IDMapping{Length: 1}
+			r.security().NamespaceOptions.Pid = node
+		}, "namespace_options.pid", "NODE"},
+
+		"mount nowhere":         {mount(&criapi.Mount{ContainerPath: "data", HostPath: "/x"}), "mounts[1].container_path", "data"},
+		"mount on the root":     {mount(&criapi.Mount{ContainerPath: "/a/..", HostPath: "/x"}), "mounts[1].container_path", "/a/.."},
+		"mount of nothing":      {mount(&criapi.Mount{}), "mounts[1].host_path", ""},
+		"mount of a relative":   {mount(&criapi.Mount{HostPath: "x"}), "mounts[1].host_path", "x"},
+		"unknown propagation":   {mount(&criapi.Mount{HostPath: "/x", Propagation: 5}), "mounts[1].propagation", "5"},
+		"unknown option":        {mount(&criapi.Mount{HostPath: "/x", MountOptions: []string{"noexec", "dev"}}), "mounts[1].mount_options", "dev"},
+		"recursive but not ro":  {mount(&criapi.Mount{HostPath: "/x", RecursiveReadOnly: true}), "mounts[1].recursive_read_only", "true"},
+		"recursive and slave":   {mount(&criapi.Mount{HostPath: "/x", Readonly: true, RecursiveReadOnly: true, Propagation: 1}), "mounts[1].recursive_read_only", "HOST_TO_CONTAINER"},
+		"recursive and shared":  {mount(&criapi.Mount{HostPath: "/x", Readonly: true, RecursiveReadOnly: true, Propagation: 2}), "mounts[1].recursive_read_only", "BIDIRECTIONAL"},
+		"sub path of a folder":  {mount(&criapi.Mount{HostPath: "/x", ImageSubPath: "y"}), "mounts[1].image_sub_path", "y"},
+		"half a mapping":        {mount(&criapi.Mount{HostPath: "/x", UidMappings: []*criapi.IDMapping{{Length: 1}}}), "mounts[1].gidMappings", "0 mappings"},
+		"image and folder":      {mount(&criapi.Mount{HostPath: "/x", Readonly: true, Image: image}), "mounts[1].host_path", "/x"},
+		"writable image":        {mount(&criapi.Mount{Image: image}), "mounts[1].readonly", "false"},
+		"image that propagates": {mount(&criapi.Mount{Readonly: true, Image: image, Propagation: 1}), "mounts[1].propagation", "HOST_TO_CONTAINER"},
+		"path above the image":  {mount(&criapi.Mount{Readonly: true, Image: image, ImageSubPath: "a/../../b"}), "mounts[1].image_sub_path", "a/../../b"},
+		"absolute path in it":   {mount(&criapi.Mount{Readonly: true, Image: image, ImageSubPath: "/a"}), "mounts[1].image_sub_path", "/a"},
+
+		"device nowhere": {func(r R) { r.Devices = []spec.Device{{HostPath: "/dev/null", ContainerPath: "null"}} }, "devices.container_path", "null"},
+		"device permissions": {func(r R) {
+			r.Devices = []spec.Device{{HostPath: "/dev/null", ContainerPath: "/dev/x", Permissions: "rx"}}
+		}, "devices.permissions", "rx"},
+
+		"negative shares":    {resources(&criapi.LinuxContainerResources{CpuShares: -1}), "cpu_shares", "-1"},
+		"negative period":    {resources(&criapi.LinuxContainerResources{CpuPeriod: -1}), "cpu_period", "-1"},
+		"negative memory":    {resources(&criapi.LinuxContainerResources{MemoryLimitInBytes: -5}), "memory_limit_in_bytes", "-5"},
+		"swap below memory":  {resources(&criapi.LinuxContainerResources{MemoryLimitInBytes: 20, MemorySwapLimitInBytes: 10}), "memory_swap_limit_in_bytes", "10"},
+		"score out of range": {resources(&criapi.LinuxContainerResources{OomScoreAdj: 1001}), "oom_score_adj", "1001"},
+		"no list of CPUs":    {resources(&criapi.LinuxContainerResources{CpusetCpus: "all"}), "cpuset_cpus", "all"},
+		"no list of nodes":   {resources(&criapi.LinuxContainerResources{CpusetMems: "0,"}), "cpuset_mems", "0,"},
+		"page size":          {resources(&criapi.LinuxContainerResources{HugepageLimits: []*criapi.HugepageLimit{{PageSize: "2M"}}}), "hugepage_limits[0].page_size", "2M"},
+		"file of no limit":   {resources(&criapi.LinuxContainerResources{Unified: map[string]string{"cgroup.procs": "1"}}), "unified[cgroup.procs]", "1"},
+		"file outside":       {resources(&criapi.LinuxContainerResources{Unified: map[string]string{"../memory.max": "1"}}), "unified[../memory.max]", "1"},
+		"AppArmor profile": {func(r R) {
+			r.security().Apparmor = &criapi.SecurityProfile{ProfileType: 2, LocalhostRef: "localhost/strict"}
+		}, "apparmor.localhost_ref", "strict"},
+		"AppArmor without":    {func(r R) { r.security().Apparmor = &criapi.SecurityProfile{ProfileType: 2} }, "apparmor.localhost_ref", ""},
+		"old AppArmor":        {func(r R) { r.security().ApparmorProfile = "localhost/strict" }, "apparmor_profile", "strict"},
+		"level of SELinux":    {func(r R) { r.security().SelinuxOptions = &criapi.SELinuxOption{Level: "s0:c1:c2:c3"} }, "selinux_options.level", "s0:c1:c2:c3"},
+		"type of SELinux":     {func(r R) { r.security().SelinuxOptions = &criapi.SELinuxOption{Type: "a:b"} }, "selinux_options.type", "a:b"},
+		"kind of seccomp":     {func(r R) { r.security().Seccomp = &criapi.SecurityProfile{ProfileType: 9} }, "seccomp.profile_type", "9"},
+		"old kind of seccomp": {func(r R) { r.security().SeccompProfilePath = "mine" }, "seccomp_profile_path", "mine"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := request()
+			c.spoil(&r)
+			_, err := Container(r)
+			refused(t, err, c.field, c.value)
+			volume := errors.As(err, new(*ImageVolumeError))
+			if wants := len(r.Config.Mounts) > 1 && r.Config.Mounts[1].Image != nil; volume != wants {
+				t.Errorf("error of an image volume is %t, want %t", volume, wants)
+			}
+		})
+	}
+}
+
+func TestWhatIsAllowedThoughOdd(t *testing.T) {
+	for name, change := range map[string]func(*Request){
+		"AppArmor of the runtime": func(r *Request) { r.security().Apparmor = &criapi.SecurityProfile{} },
+		"structured AppArmor wins": func(r *Request) {
+			r.security().Apparmor = &criapi.SecurityProfile{ProfileType: 1}
+			r.security().ApparmorProfile = "localhost/x"
+		},
+		"SELinux level, no SELinux": func(r *Request) {
+			r.security().SelinuxOptions = &criapi.SELinuxOption{User: "u", Role: "r", Type: "t", Level: "s0-s15:c0.c1023"}
+		},
+		"log without a folder": func(r *Request) { r.Pod.LogDirectory = ""; r.Config.LogPath = "x.log" },
+		"cpu list":             func(r *Request) { r.Config.Linux.Resources = &criapi.LinuxContainerResources{CpusetCpus: "0-3,7"} },
+	} {
+		r := request()
+		change(&r)
+		if _, err := Container(r); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A label that would not be applied must not be accepted.
+func TestSecurityThatCannotBeAppliedIsRefused(t *testing.T) {
+	r := request()
+	r.Facts.SELinux, r.Facts.AppArmor = true, true
+	r.security().SelinuxOptions = &criapi.SELinuxOption{Level: "s0:c1"}
+	_, err := Container(r)
+	refused(t, err, "selinux_options", "s0:c1")
+	r.security().SelinuxOptions = nil
+	r.security().ApparmorProfile = "localhost/strict"
+	_, err = Container(r)
+	refused(t, err, "apparmor_profile", "strict")
+}
+
+func TestOnlyLoopback(t *testing.T) {
+	for text, want := range map[string]bool{
+		"nameserver 127.0.0.53\noptions edns0\n":       true,
+		"nameserver 127.0.0.1\nnameserver ::1\n":       true,
+		"nameserver 127.0.0.53\nnameserver 10.0.0.1\n": false,
+		"# nameserver 127.0.0.1\n":                     false,
+		"nameserver host\n":                            false,
+		"":                                             false,
+	} {
+		if got := OnlyLoopback([]byte(text)); got != want {
+			t.Errorf("OnlyLoopback(%q) is %t, want %t", text, got, want)
+		}
+	}
+}
+
+func FuzzSysctlStaysBelowItsFolder(f *testing.F) {
+	for _, seed := range []string{"net.ipv4.ip_forward", "net/ipv4/conf/eth0.1/x", "kernel.sem", "fs.mqueue.../x", "net...", "net.ipv4/../../kernel"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		got, err := sysctls(map[string]string{name: "1"}, spec.Sandbox{})
+		if err != nil {
+			return
+		}
+		for path := range got {
+			for part := range strings.SplitSeq(path, "/") {
+				if part == "" || strings.Trim(part, ".") == "" {
+					t.Errorf("sysctl %q becomes the path %q", name, path)
+				}
+			}
+			if !strings.HasPrefix(path, "net/") && !strings.HasPrefix(path, "fs/mqueue/") && !ipcSysctls[path] {
+				t.Errorf("sysctl %q becomes the path %q", name, path)
+			}
+		}
+	})
+}
