@@ -79,6 +79,9 @@ func (b *Bridge) Close() error { return b.route.Close() }
 func (b *Bridge) Ensure(subnets []netip.Prefix) (made bool, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.mtu, err = b.uplinkMTU(); err != nil {
+		return false, err
+	}
 	index, err := b.route.Index(b.Name)
 	if errors.Is(err, unix.ENODEV) {
 		made = true
@@ -124,16 +127,11 @@ func (b *Bridge) Ensure(subnets []netip.Prefix) (made bool, err error) {
 }
 
 func (b *Bridge) create() (index int, err error) {
-	mtu, err := b.uplinkMTU()
-	if err != nil {
-		return 0, err
-	}
 	var batch rtnl.Batch
-	batch.NewBridge(b.Name, b.alias(), b.mac(), mtu)
+	batch.NewBridge(b.Name, b.alias(), b.mac(), b.mtu)
 	if err := b.route.Do(&batch); err != nil {
 		return 0, err
 	}
-	b.mtu = mtu
 	return b.route.Index(b.Name)
 }
 
