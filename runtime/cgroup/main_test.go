@@ -1,8 +1,10 @@
 package cgroup
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -143,12 +145,19 @@ func start(t testing.TB, g *Group, program string) *exec.Cmd {
 var programs = map[string]func(){
 	"sleep":   func() { time.Sleep(time.Minute) },
 	"burn":    func() { burn(50 * time.Millisecond) },
+	"eat":     func() { fmt.Fprintln(io.Discard, bytes.Repeat([]byte{1}, 100<<20)) },
 	"breed":   breed,
 	"devices": useDevices,
 }
 
+// burn uses processor time, however long that takes on a busy machine.
 func burn(d time.Duration) {
-	for end := time.Now().Add(d); time.Now().Before(end); {
+	var used unix.Timespec
+	for used.Nano() < d.Nanoseconds() {
+		if err := unix.ClockGettime(unix.CLOCK_PROCESS_CPUTIME_ID, &used); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return
+		}
 	}
 }
 

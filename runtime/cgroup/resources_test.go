@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -262,21 +263,62 @@ func TestKernelTakesTheLimits(t *testing.T) {
 }
 
 func TestAControllerTheParentCannotGiveSaysWhy(t *testing.T) {
-	if !slices.Contains(real.Controllers(), "hugetlb") {
-		t.Skip(&ErrControllerMissing{Controller: "hugetlb", Field: "hugepage_limits 2MB", Value: "1"})
-	}
+	limits := map[string]Resources{"hugetlb": {HugepageLimits: []HugepageLimit{{"2MB", 2 << 20}}}, "memory": {MemoryLimit: 64 << 20}}
 	place := ownPlace(t)
 	parent := create(t, place+"/parent", open)
 	defer remove(t, parent)
 	cmd := start(t, parent, "sleep") // a group with processes cannot share its resources out
 	defer cmd.Wait()
 	defer parent.Kill()
-	_, err := real.Create(parent.Path+"/child", Resources{HugepageLimits: []HugepageLimit{{"2MB", 2 << 20}}})
-	var missing *ErrControllerMissing
-	if !errors.As(err, &missing) || !errors.Is(err, unix.EBUSY) {
-		t.Fatalf("Create: %v, want a missing controller because of EBUSY", err)
+	for controller, res := range limits {
+		_, err := real.Create(parent.Path+"/child", res)
+		var missing *ErrControllerMissing
+		if !errors.As(err, &missing) {
+			t.Fatalf("Create: %v, want a missing controller", err)
+		}
+		if has := slices.Contains(real.Controllers(), controller); errors.Is(err, unix.EBUSY) != has {
+			t.Fatalf("Create: %v, and the machine has %s: %v; want EBUSY where it has", err, controller, has)
+		}
+		if names, _ := filepath.Glob(parent.dir + "/child"); names != nil {
+			t.Fatal("the child was left behind")
+		}
 	}
-	if names, _ := filepath.Glob(parent.dir + "/child"); names != nil {
-		t.Fatal("the child was left behind")
+}
+
+// A parent with processes must not become threaded for the sake of measuring:
+// no program could be born below it.
+func TestAProgramCanLiveBelowAGroupWithProcesses(t *testing.T) {
+	place := ownPlace(t)
+	parent := create(t, place+"/parent", open)
+	defer remove(t, parent)
+	above := start(t, parent, "sleep")
+	defer above.Wait()
+	defer parent.Kill()
+	child := create(t, parent.Path+"/child", kubeletBestEffort())
+	cmd := start(t, child, "burn")
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if kind, err := parent.read("cgroup.type"); err != nil || kind != "domain" {
+		t.Fatalf("the parent is %q, %v; want domain", kind, err)
+	}
+}
+
+func TestKernelKillsAtTheMemoryLimitAndCountsIt(t *testing.T) {
+	g, err := real.Create(ownPlace(t), Resources{MemoryLimit: 24 << 20, MemorySwapLimit: 24 << 20})
+	var missing *ErrControllerMissing
+	if errors.As(err, &missing) && !slices.Contains(real.Controllers(), "memory") {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer remove(t, g)
+	cmd := start(t, g, "eat")
+	if err := cmd.Wait(); cmd.ProcessState.Sys().(syscall.WaitStatus).Signal() != unix.SIGKILL {
+		t.Fatalf("a program that took 100 MB of 24 ended with %v", err)
+	}
+	if n, err := g.OOMKills(); err != nil || n == 0 {
+		t.Fatalf("OOMKills: %d, %v; want at least 1", n, err)
 	}
 }

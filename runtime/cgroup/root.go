@@ -169,7 +169,7 @@ func (r Root) makeAll(groupPath string, need []string, back *undo.Stack) error {
 func (r Root) makeOnce(groupPath string, need []string, back *undo.Stack) error {
 	dir := r.Path
 	for name := range strings.SplitSeq(groupPath[1:], "/") {
-		enable(dir, need)
+		_ = enable(dir, need)
 		dir += "/" + name
 		switch err := unix.Mkdir(dir, 0o755); {
 		case errors.Is(err, unix.EEXIST):
@@ -192,20 +192,27 @@ func removeMade(dir string) error {
 	return err
 }
 
-// enable asks for the controllers in the children of dir. The kernel may
-// refuse (a parent with processes of its own); whether that matters shows when
-// a limit that was asked for has no file.
-func enable(dir string, need []string) {
-	enabled := words(dir + "/cgroup.subtree_control")
+// enable asks for the controllers in the children of dir. Whether a refusal
+// matters shows when a limit that was asked for has no file.
+//
+// A group with processes of its own cannot share memory out to children
+// (EBUSY). It could share cpu and pids, but would become threaded by that, and
+// its children would be unable to hold a program: so nothing is enabled there.
+func enable(dir string, need []string) error {
+	file := dir + "/cgroup.subtree_control"
+	enabled := words(file)
 	missing := slices.DeleteFunc(slices.Clone(need), func(c string) bool { return slices.Contains(enabled, c) })
 	if len(missing) == 0 {
-		return
+		return nil
 	}
-	file := dir + "/cgroup.subtree_control"
-	if writeFile(file, "+"+strings.Join(missing, " +")) == nil {
-		return
+	have := words(dir + "/cgroup.controllers")
+	missing = slices.DeleteFunc(missing, func(c string) bool { return !slices.Contains(have, c) })
+	if len(missing) == 0 {
+		return nil
 	}
-	for _, c := range missing { // one refusal refuses the whole line
-		_ = writeFile(file, "+"+c)
+	_, noRoot := os.Stat(dir + "/cgroup.type") // the root may have processes
+	if noRoot == nil && len(words(dir+"/cgroup.procs")) > 0 {
+		return fmt.Errorf("the group above has processes of its own: %w", unix.EBUSY)
 	}
+	return writeFile(file, "+"+strings.Join(missing, " +"))
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"testing"
 
 	"github.com/containerd/cgroups/v3/cgroup2"
@@ -106,6 +107,13 @@ func TestKernelCountsWhatAProgramUsed(t *testing.T) {
 	}
 	if s.CPU.UsageNanos < 30e6 {
 		t.Errorf("a program that computed for 50 ms used %d ns", s.CPU.UsageNanos)
+	}
+	for controller, measured := range map[string]bool{
+		"memory": s.Memory != nil && s.Memory.PageFaults > 0, "pids": s.Pids != nil, "io": s.IO != nil,
+	} {
+		if has := slices.Contains(real.Controllers(), controller); has != measured {
+			t.Errorf("the machine has %s: %v, but measured it: %v", controller, has, measured)
+		}
 	}
 	if n, err := g.OOMKills(); n != 0 || err != nil {
 		t.Errorf("OOMKills: %d, %v", n, err)

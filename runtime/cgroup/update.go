@@ -43,7 +43,7 @@ func (g *Group) enableFor(settings []setting) {
 	}
 	dir := strings.TrimSuffix(g.dir, g.Path)
 	for name := range strings.SplitSeq(g.Path[1:], "/") {
-		enable(dir, need)
+		_ = enable(dir, need)
 		dir += "/" + name
 	}
 }
@@ -79,13 +79,9 @@ func (g *Group) set(s setting, back *undo.Stack) error {
 	case errors.Is(err, unix.ENOENT) && s.neutral && g.exists():
 		return nil
 	case errors.Is(err, unix.ENOENT) && g.exists() && !slices.Contains(words(g.file("cgroup.controllers")), s.controller):
-		lacks := &ErrControllerMissing{Controller: s.controller, Field: s.field, Value: s.asked}
-		// Ask once more for the controller, to learn the kernel's reason.
-		why := writeFile(path.Dir(g.dir)+"/cgroup.subtree_control", "+"+s.controller)
-		if !errors.Is(why, unix.ENOENT) {
-			lacks.Cause = why
-		}
-		return lacks
+		// Asked for once more, to learn the kernel's reason.
+		why := enable(path.Dir(g.dir), []string{s.controller})
+		return &ErrControllerMissing{Controller: s.controller, Field: s.field, Value: s.asked, Cause: why}
 	}
 	return fmt.Errorf("%s %s: %w", s.field, s.asked, err)
 }
