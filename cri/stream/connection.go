@@ -3,7 +3,9 @@ package stream
 import (
 	"context"
 	"net"
+	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -68,9 +70,29 @@ func (l *watchedListener) Accept() (net.Conn, error) {
 	return w, nil
 }
 
+type connKey struct{}
+
 // connContext makes the context of a request end with its connection.
 func connContext(_ context.Context, c net.Conn) context.Context {
-	return c.(*watchedConn).ctx
+	w := c.(*watchedConn)
+	return context.WithValue(w.ctx, connKey{}, w)
+}
+
+func noteTakeover(c net.Conn, state http.ConnState) {
+	if state == http.StateHijacked {
+		c.(*watchedConn).taken.Store(true)
+	}
+}
+
+// closing closes what the library took over and forgets when a client leaves
+// before it has opened all its streams.
+type closing struct{ library http.Handler }
+
+func (c closing) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	c.library.ServeHTTP(w, r)
+	if conn := r.Context().Value(connKey{}).(*watchedConn); conn.taken.Load() {
+		conn.Close()
+	}
 }
 
 type watchedConn struct {
@@ -78,6 +100,7 @@ type watchedConn struct {
 	conns  *connections
 	ctx    context.Context
 	cancel context.CancelFunc
+	taken  atomic.Bool // by the library, from net/http
 }
 
 func (w *watchedConn) Read(p []byte) (int, error) {

@@ -32,7 +32,7 @@ func (r *runtime) Exec(ctx context.Context, container string, args []string, in 
 	defer stop()
 
 	if in != nil {
-		go feed(run.Stdin(), in)
+		go feed(run.Stdin(), in, tty)
 	}
 	go follow(ctx, resize, run.Resize)
 	var output drain
@@ -63,7 +63,7 @@ func (r *runtime) Attach(ctx context.Context, container string, in io.Reader, ou
 	defer stop()
 
 	if in != nil && view.Stdin() != nil {
-		go feed(view.Stdin(), in)
+		go feed(view.Stdin(), in, tty)
 	}
 	if tty {
 		go follow(ctx, resize, view.Resize)
@@ -76,10 +76,12 @@ func (r *runtime) Attach(ctx context.Context, container string, in io.Reader, ou
 }
 
 // feed ends with the client's half of the stream, or when the program takes
-// no more.
-func feed(stdin io.WriteCloser, in io.Reader) {
+// no more. A terminal is one thing for both directions and stays open.
+func feed(stdin io.WriteCloser, in io.Reader, tty bool) {
 	io.Copy(stdin, in)
-	stdin.Close()
+	if !tty {
+		stdin.Close()
+	}
 }
 
 // follow passes on the sizes of the client's terminal.

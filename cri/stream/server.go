@@ -38,12 +38,15 @@ type Server struct {
 
 // Listen opens the address, on which port 0 means any free one.
 func Listen(address string, pods Pods) (*Server, error) {
+	return listen(address, pods, streaming.DefaultConfig)
+}
+
+func listen(address string, pods Pods, config streaming.Config) (*Server, error) {
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("stream address %q: %w", address, err)
 	}
 	conns := newConnections()
-	config := streaming.DefaultConfig
 	config.Addr = listener.Addr().String()
 	config.BaseURL = &url.URL{Scheme: "http", Host: config.Addr}
 	library, err := streaming.NewServer(config, &runtime{pods: pods, conns: conns})
@@ -56,8 +59,9 @@ func Listen(address string, pods Pods) (*Server, error) {
 		library:  library,
 		conns:    conns,
 		http: &http.Server{
-			Handler:           library,
+			Handler:           closing{library},
 			ConnContext:       connContext,
+			ConnState:         noteTakeover,
 			ReadHeaderTimeout: 30 * time.Second,
 			ErrorLog:          slog.NewLogLogger(slog.Default().Handler(), slog.LevelDebug),
 		},

@@ -43,11 +43,6 @@ func (d *Daemon) Registries() string { return filepath.Join(d.Work, "certs.d") }
 // Endpoint is where it listens.
 func (d *Daemon) Endpoint() string { return "unix://" + filepath.Join(d.Work, "cri.sock") }
 
-// place is the part of the command line that says which instance is meant.
-func (d *Daemon) place() []string {
-	return []string{"--root=" + d.Root(), "--state=" + d.State(), "--listen=" + d.Endpoint()}
-}
-
 // Start returns when the daemon answers.
 func (d *Daemon) Start() error {
 	log, err := os.Create(d.Log)
@@ -55,11 +50,12 @@ func (d *Daemon) Start() error {
 		return err
 	}
 	defer log.Close()
-	d.process = exec.Command(d.Program, append([]string{"serve"}, append(d.place(),
+	d.process = exec.Command(d.Program, "serve",
+		"--root="+d.Root(), "--state="+d.State(), "--listen="+d.Endpoint(),
 		"--registry-config-dir="+d.Registries(),
 		"--cni-conf-dir="+filepath.Join(d.Work, "cni.conf"),
 		"--cni-bin-dir="+filepath.Join(d.Work, "cni.bin"),
-		"--network=builtin", "--cgroup-driver=cgroupfs", "--log-level="+d.Level)...)...)
+		"--network=builtin", "--cgroup-driver=cgroupfs", "--log-level="+d.Level)
 	d.process.Stdout, d.process.Stderr = log, log
 	if err := d.process.Start(); err != nil {
 		return fmt.Errorf("start the daemon: %w", err)
@@ -96,21 +92,17 @@ func (d *Daemon) waitReady(patience time.Duration) error {
 	}
 }
 
-// Stop ends the pods, the monitor and the daemon, in the order a user would.
+// Stop ends the pods, the monitor and the daemon, as a user would.
 func (d *Daemon) Stop() error {
-	var wrong []error
 	select {
 	case err := <-d.ended:
-		d.ended <- err
-		wrong = append(wrong, fmt.Errorf("the daemon ended during the suite: %v", err))
+		return fmt.Errorf("the daemon ended by itself: %v, see %s", err, d.Log)
 	default:
 	}
-	out, err := exec.Command(d.Program, append([]string{"stop", "--pods"}, d.place()...)...).CombinedOutput()
+	var wrong []error
+	out, err := exec.Command(d.Program, "stop", "--pods", "--listen="+d.Endpoint()).CombinedOutput()
 	if err != nil {
-		wrong = append(wrong, fmt.Errorf("stop --pods: %w: %s", err, out))
-	}
-	if err := d.process.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		wrong = append(wrong, err)
+		wrong = append(wrong, fmt.Errorf("stop --pods: %w: %s", err, out), d.process.Process.Signal(syscall.SIGTERM))
 	}
 	select {
 	case err := <-d.ended:
@@ -118,7 +110,7 @@ func (d *Daemon) Stop() error {
 			wrong = append(wrong, fmt.Errorf("the daemon, told to end: %w", err))
 		}
 	case <-time.After(20 * time.Second):
-		wrong = append(wrong, errors.New("the daemon did not end within 20s of SIGTERM"), d.process.Process.Kill())
+		wrong = append(wrong, errors.New("the daemon did not end within 20s"), d.process.Process.Kill())
 	}
 	return errors.Join(wrong...)
 }

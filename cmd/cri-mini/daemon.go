@@ -1,0 +1,262 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"time"
+
+	"golang.org/x/sys/unix"
+	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2"
+
+	"cri-mini/cri"
+	"cri-mini/cri/stream"
+	"cri-mini/image"
+	"cri-mini/internal/admin"
+	"cri-mini/internal/config"
+	"cri-mini/internal/socket"
+	"cri-mini/internal/undo"
+	"cri-mini/podsandbox"
+	"cri-mini/podsandbox/network"
+	"cri-mini/runtime/executor"
+)
+
+// daemon is the parts of a running daemon, in the order they are opened.
+type daemon struct {
+	config.Config
+	endpoint config.Endpoint
+	private  string // see serveCmd
+
+	log      *slog.Logger
+	images   *image.Store
+	executor *executor.Executor
+	network  *network.Network
+	pods     *podsandbox.Pods
+	streams  *stream.Server
+	stopCRI  func()
+	failures chan error // of the servers
+
+	wish    chan struct{} // closed when a client wants the end
+	opened  undo.Stack    // closes what was opened, last first
+	cleared bool          // pods, network and monitor are gone
+}
+
+func (d *daemon) close() { d.opened.Run() }
+
+func (d *daemon) openLog(context.Context) error {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(d.LogLevel)); err != nil {
+		return err
+	}
+	d.log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	slog.SetDefault(d.log)
+	klog.SetSlogLogger(slog.New(demoted{d.log.Handler()}))
+	d.log.Info("cri-mini starts", "version", version, "root", d.Root, "state", d.State, "listen", d.endpoint.Listen)
+	return nil
+}
+
+// openLocks keeps a second daemon away from our folders. The locks end with
+// the process, however it dies.
+func (d *daemon) openLocks(context.Context) error {
+	if d.private != "" {
+		d.opened.Add(func() error { return os.RemoveAll(d.private) })
+	}
+	for _, dir := range []string{d.Root, d.State} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+		lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+		if err != nil {
+			return err
+		}
+		d.opened.Add(lock.Close)
+		if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+			return fmt.Errorf("%s belongs to another running daemon: %w", dir, err)
+		}
+	}
+	return nil
+}
+
+func (d *daemon) openImages(context.Context) (err error) {
+	d.images, err = image.Open(filepath.Join(d.Root, "images"), image.Options{
+		RegistryConfigDir: d.RegistryConfigDir,
+		LayerForm:         d.LayerForm,
+		UserAgent:         "cri-mini/" + version,
+		Logger:            d.log,
+	})
+	if err != nil {
+		return err
+	}
+	d.opened.Add(d.images.Close)
+	return nil
+}
+
+func (d *daemon) openExecutor(ctx context.Context) (err error) {
+	if d.executor, err = executor.Open(ctx, executor.Options{State: d.State, Logger: d.log}); err != nil {
+		return err
+	}
+	d.opened.Add(func() error {
+		if d.cleared {
+			return nil
+		}
+		return d.executor.Close()
+	})
+	return nil
+}
+
+func (d *daemon) openNetwork(context.Context) (err error) {
+	d.network, err = network.Open(network.Options{
+		Mode:     d.Network,
+		ConfDir:  d.CNIConfDir,
+		BinDir:   d.CNIBinDir,
+		StateDir: filepath.Join(d.Root, "network"),
+		Instance: d.Root,
+		PodCIDR:  d.PodCIDR,
+		IPv6:     true,
+		Logger:   d.log,
+	})
+	if err != nil {
+		return err
+	}
+	d.opened.Add(d.network.Close)
+	return nil
+}
+
+func (d *daemon) openPods(ctx context.Context) (err error) {
+	d.pods, err = podsandbox.Open(ctx, podsandbox.Options{
+		Root:     d.Root,
+		Executor: d.executor,
+		Images:   d.images,
+		Network:  d.network,
+		Logger:   d.log,
+	})
+	if err != nil {
+		return err
+	}
+	d.opened.Add(func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), closePatience)
+		defer cancel()
+		return d.pods.Close(ctx)
+	})
+	go func() { // what nobody holds by now, nobody needs
+		if err := d.images.Collect(); err != nil {
+			d.log.Warn("leftovers of images not removed", "err", err)
+		}
+	}()
+	return nil
+}
+
+func (d *daemon) openStreams(context.Context) (err error) {
+	if d.streams, err = stream.Listen(d.StreamAddress, cri.Streamed{Pods: d.pods}); err != nil {
+		return err
+	}
+	d.failures = make(chan error, 3)
+	d.serve(d.streams.Serve, d.streams.Close)
+	return nil
+}
+
+func (d *daemon) openCRI(context.Context) error {
+	listener, err := socket.Listen(d.endpoint.Path())
+	if err != nil {
+		return err
+	}
+	server := &cri.Server{Node: d.node(), Pods: d.pods, Images: d.images, Network: d.network, Streams: d.streams}
+	serve, stop := server.Serve(listener, d.log)
+	d.stopCRI = stop
+	d.serve(serve, func() error { stop(); return listener.Close() })
+	return nil
+}
+
+func (d *daemon) openAdmin(context.Context) error {
+	listener, err := socket.Listen(d.endpoint.AdminPath())
+	if err != nil {
+		return err
+	}
+	server := (&admin.Server{Pods: d.pods, Images: d.images, Signal: d.executor.Signal, Stop: d.stop, Log: d.log}).HTTP()
+	d.serve(func() error {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	}, func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), closePatience)
+		defer cancel()
+		return errors.Join(server.Shutdown(ctx), listener.Close()) // the last answer gets out
+	})
+	return nil
+}
+
+// serve runs a server; its failure ends the daemon.
+func (d *daemon) serve(run, stop func() error) {
+	go func() {
+		if err := run(); err != nil {
+			d.failures <- err
+		}
+	}()
+	d.opened.Add(stop)
+}
+
+// closePatience is how long running calls may take to end.
+const closePatience = 10 * time.Second
+
+func (d *daemon) announce() {
+	d.log.Info("cri-mini is ready", "streams", d.streams.Address(), "layers", d.images.Form(), "monitor", d.executor.MonitorPID())
+	if err := notify("READY=1"); err != nil {
+		d.log.Warn("service manager not told", "err", err)
+	}
+}
+
+// waitForEnd returns when a signal, a client, the end of stdin or a broken
+// server ends the daemon.
+func (d *daemon) waitForEnd(ctx context.Context) error {
+	stdin := make(chan struct{})
+	if d.private != "" {
+		go func() {
+			io.Copy(io.Discard, os.Stdin)
+			close(stdin)
+		}()
+	}
+	select {
+	case <-ctx.Done():
+		d.log.Info("told to end; pods go on")
+	case <-d.wish:
+		d.log.Info("asked to end")
+	case <-stdin:
+		return d.clear(context.Background())
+	case err := <-d.failures:
+		return err
+	}
+	if d.private != "" && !d.cleared {
+		return d.clear(context.Background())
+	}
+	return nil
+}
+
+var semantic = regexp.MustCompile(`^v?([0-9]+\.[0-9]+\.[0-9]+([-+].*)?)$`)
+
+// node is what the kubelet is told of us.
+func (d *daemon) node() cri.Node {
+	n := cri.Node{
+		Version:      "0.0.0+" + version,
+		Root:         d.Root,
+		State:        d.State,
+		CgroupDriver: criapi.CgroupDriver_CGROUPFS,
+		Handlers: []*criapi.RuntimeHandler{{Features: &criapi.RuntimeHandlerFeatures{
+			RecursiveReadOnlyMounts: true,
+			UserNamespaces:          true,
+		}}},
+		Features: &criapi.RuntimeFeatures{SupplementalGroupsPolicy: true},
+		Probed:   probe(d.Root),
+	}
+	if m := semantic.FindStringSubmatch(version); m != nil {
+		n.Version = m[1] // the kubelet reads it as semantic versioning
+	}
+	return n
+}

@@ -1,0 +1,42 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"cri-mini/internal/config"
+)
+
+type serveCmd struct {
+	config.Config `embed:""`
+
+	// Private makes a daemon for one command: when its stdin ends, however the
+	// command died, it ends with all its pods and removes this folder.
+	Private string `hidden:""`
+}
+
+// Run is the daemon, from its first log line to its last.
+func (c *serveCmd) Run(ctx context.Context, e *config.Endpoint) error {
+	d := &daemon{Config: c.Config, endpoint: *e, private: c.Private, wish: make(chan struct{})}
+	defer d.close()
+	for _, step := range []struct {
+		name string
+		open func(context.Context) error
+	}{
+		{"log", d.openLog},
+		{"lock", d.openLocks},
+		{"image store", d.openImages},
+		{"executor", d.openExecutor},
+		{"network", d.openNetwork},
+		{"pods", d.openPods},
+		{"streams", d.openStreams},
+		{"CRI socket", d.openCRI},
+		{"admin socket", d.openAdmin},
+	} {
+		if err := step.open(ctx); err != nil {
+			return fmt.Errorf("%s: %w", step.name, err)
+		}
+	}
+	d.announce()
+	return d.waitForEnd(ctx)
+}

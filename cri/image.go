@@ -1,0 +1,139 @@
+package cri
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	crierrors "k8s.io/cri-api/pkg/errors"
+
+	"cri-mini/image"
+	"cri-mini/image/registry"
+)
+
+func (s *Server) PullImage(ctx context.Context, r *criapi.PullImageRequest) (*criapi.PullImageResponse, error) {
+	if handler := r.GetImage().GetRuntimeHandler(); handler != "" && !s.hasHandler(handler) {
+		return nil, invalidArgument("image.runtime_handler", handler, "no such handler")
+	}
+	img, err := s.Images.Pull(ctx, r.GetImage().GetImage(), image.PullOptions{Auth: credentials(r.Auth)})
+	if err != nil {
+		return nil, pullError(err)
+	}
+	return &criapi.PullImageResponse{ImageRef: img.ID}, nil
+}
+
+// pullError puts the word in front by which the kubelet knows that another
+// try may succeed. It finds it only in an Unknown error.
+func pullError(err error) error {
+	if code(err) == codes.Unknown && errors.Is(err, registry.ErrUnavailable) {
+		return status.Error(codes.Unknown, crierrors.ErrRegistryUnavailable.Error()+": "+err.Error())
+	}
+	return rpcError(err)
+}
+
+func credentials(a *criapi.AuthConfig) *image.Auth {
+	if a == nil {
+		return nil
+	}
+	return &image.Auth{
+		Username:      a.Username,
+		Password:      a.Password,
+		Auth:          a.Auth,
+		ServerAddress: a.ServerAddress,
+		IdentityToken: a.IdentityToken,
+		RegistryToken: a.RegistryToken,
+	}
+}
+
+func (s *Server) ImageStatus(_ context.Context, r *criapi.ImageStatusRequest) (*criapi.ImageStatusResponse, error) {
+	img, err := s.Images.Get(r.GetImage().GetImage())
+	if errors.Is(err, image.ErrNotFound) {
+		return &criapi.ImageStatusResponse{}, nil // no error, says the interface
+	}
+	if err != nil {
+		return nil, rpcError(err)
+	}
+	answer := &criapi.ImageStatusResponse{Image: imageMessage(img)}
+	if r.Verbose {
+		answer.Info, err = verbose(map[string]any{"info": map[string]any{
+			"config": img.Config,
+			"layers": img.Layers,
+		}})
+		if err != nil {
+			return nil, rpcError(err)
+		}
+	}
+	return answer, nil
+}
+
+func (s *Server) ListImages(_ context.Context, r *criapi.ListImagesRequest) (*criapi.ListImagesResponse, error) {
+	if name := r.GetFilter().GetImage().GetImage(); name != "" {
+		img, err := s.Images.Get(name)
+		if errors.Is(err, image.ErrNotFound) {
+			return &criapi.ListImagesResponse{}, nil
+		}
+		if err != nil {
+			return nil, rpcError(err)
+		}
+		return &criapi.ListImagesResponse{Images: []*criapi.Image{imageMessage(img)}}, nil
+	}
+	answer := &criapi.ListImagesResponse{}
+	for _, img := range s.Images.List() {
+		answer.Images = append(answer.Images, imageMessage(img))
+	}
+	return answer, nil
+}
+
+func (s *Server) RemoveImage(_ context.Context, r *criapi.RemoveImageRequest) (*criapi.RemoveImageResponse, error) {
+	if err := s.Images.Remove(r.GetImage().GetImage()); err != nil && !errors.Is(err, image.ErrNotFound) {
+		return nil, rpcError(err)
+	}
+	return &criapi.RemoveImageResponse{}, nil
+}
+
+func (s *Server) ImageFsInfo(context.Context, *criapi.ImageFsInfoRequest) (*criapi.ImageFsInfoResponse, error) {
+	bytes, inodes := s.Images.Usage()
+	usage := []*criapi.FilesystemUsage{{
+		Timestamp: time.Now().UnixNano(),
+		// The kubelet measures the file system that this path is on.
+		FsId:       &criapi.FilesystemIdentifier{Mountpoint: filepath.Clean(s.Node.Root)},
+		UsedBytes:  &criapi.UInt64Value{Value: bytes},
+		InodesUsed: &criapi.UInt64Value{Value: inodes},
+	}}
+	return &criapi.ImageFsInfoResponse{ImageFilesystems: usage, ContainerFilesystems: usage}, nil
+}
+
+func (s *Server) hasHandler(name string) bool {
+	for _, h := range s.Node.Handlers {
+		if h.Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+func imageMessage(img image.Image) *criapi.Image {
+	m := &criapi.Image{
+		Id:          img.ID,
+		RepoTags:    img.Tags,
+		RepoDigests: img.Digests,
+		Size:        img.Size,
+		Spec:        &criapi.ImageSpec{Annotations: img.Annotations},
+		Pinned:      img.Pinned,
+	}
+	// A user by number or by name, whichever the image says; the group is not
+	// asked for.
+	user, _, _ := strings.Cut(img.Config.User, ":")
+	if uid, err := strconv.ParseInt(user, 10, 64); err == nil {
+		m.Uid = &criapi.Int64Value{Value: uid}
+	} else {
+		m.Username = user
+	}
+	return m
+}

@@ -1,0 +1,143 @@
+package admin
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+)
+
+// Client is the command line's end. Every request has a connection of its own.
+type Client struct {
+	Path string // of the socket
+}
+
+// ErrNoDaemon says that nobody answers at the socket.
+var ErrNoDaemon = errors.New("no daemon answers")
+
+// Stop ends the daemon; see StopRequest.
+func (c Client) Stop(ctx context.Context, r StopRequest) error {
+	return c.call(ctx, pathStop, r, nil)
+}
+
+// Import takes an image from a path.
+func (c Client) Import(ctx context.Context, r ImportRequest) (ImportAnswer, error) {
+	var answer ImportAnswer
+	return answer, c.call(ctx, pathImport, r, &answer)
+}
+
+// Pull fetches an image and returns its ID.
+func (c Client) Pull(ctx context.Context, r PullRequest, tell func(Layer)) (string, error) {
+	conn, body, err := c.post(ctx, pathPull, r)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	lines := json.NewDecoder(body)
+	for {
+		var p Progress
+		if err := lines.Decode(&p); err != nil {
+			return "", c.lost(ctx, err)
+		}
+		switch {
+		case p.Error != "":
+			return "", errors.New(p.Error)
+		case p.ID != "":
+			return p.ID, nil
+		case p.Layer != nil:
+			tell(*p.Layer)
+		}
+	}
+}
+
+// Exec starts a program in a container.
+func (c Client) Exec(ctx context.Context, r ExecRequest) (*Session, error) {
+	return c.converse(ctx, pathExec, r)
+}
+
+// Attach joins the streams of a container's first program.
+func (c Client) Attach(ctx context.Context, r AttachRequest) (*Session, error) {
+	return c.converse(ctx, pathAttach, r)
+}
+
+// Run makes a pod that lives as long as the session.
+func (c Client) Run(ctx context.Context, r RunRequest) (*Session, error) {
+	return c.converse(ctx, pathRun, r)
+}
+
+func (c Client) converse(ctx context.Context, path string, request any) (*Session, error) {
+	conn, rest, err := c.post(ctx, path, request)
+	if err != nil {
+		return nil, err
+	}
+	return newSession(conn, rest), nil
+}
+
+func (c Client) call(ctx context.Context, path string, request, answer any) error {
+	conn, body, err := c.post(ctx, path, request)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if answer == nil {
+		_, err = io.Copy(io.Discard, body)
+	} else {
+		err = json.NewDecoder(body).Decode(answer)
+	}
+	return c.lost(ctx, err)
+}
+
+func (c Client) lost(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return fmt.Errorf("%w: %w", ErrLost, err)
+}
+
+// post sends a request and gives what follows a good answer's head. The
+// connection ends with ctx.
+func (c Client) post(ctx context.Context, path string, request any) (net.Conn, io.Reader, error) {
+	text, err := json.Marshal(request)
+	if err != nil {
+		return nil, nil, err
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://cri-mini"+path, bytes.NewReader(text))
+	if err != nil {
+		return nil, nil, err
+	}
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", c.Path)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w at %s: %w", ErrNoDaemon, c.Path, err)
+	}
+	context.AfterFunc(ctx, func() { conn.Close() })
+	buffer := bufio.NewReader(conn)
+	var answer *http.Response
+	if err = r.Write(conn); err == nil {
+		answer, err = http.ReadResponse(buffer, r)
+	}
+	if err != nil {
+		conn.Close()
+		return nil, nil, c.lost(ctx, err)
+	}
+	switch answer.StatusCode {
+	case http.StatusOK:
+		return conn, answer.Body, nil
+	case http.StatusSwitchingProtocols:
+		return conn, buffer, nil
+	}
+	defer conn.Close()
+	words, err := io.ReadAll(answer.Body)
+	if err != nil {
+		return nil, nil, c.lost(ctx, err)
+	}
+	return nil, nil, errors.New(strings.TrimSpace(string(words)))
+}

@@ -1,0 +1,88 @@
+package admin
+
+import criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+// The paths of the requests, all POST.
+const (
+	pathStop   = "/v1/stop"
+	pathPull   = "/v1/pull"
+	pathImport = "/v1/import"
+	pathExec   = "/v1/exec"
+	pathAttach = "/v1/attach"
+	pathRun    = "/v1/run"
+)
+
+// StopRequest ends the daemon, and with Pods all that it made.
+type StopRequest struct {
+	Pods bool
+}
+
+// PullRequest fetches an image. The answer is a line of JSON per Progress.
+type PullRequest struct {
+	Image    string
+	Username string
+	Password string
+}
+
+// ImportRequest takes an image from a path on the node.
+type ImportRequest struct {
+	Path string
+	// Rootfs says that the path is a root file system: a directory, a tar
+	// archive or one static program. Else it is an OCI layout or an archive of
+	// images; a directory that is no layout is a root file system anyway.
+	Rootfs bool
+	Name   string
+
+	// What to write into the config of a root file system's image.
+	Entrypoint, Cmd, Env []string
+	WorkingDir, User     string
+}
+
+// ImportAnswer lists what came in.
+type ImportAnswer struct {
+	Images []Imported
+}
+
+// Imported is one image that came in.
+type Imported struct {
+	ID   string
+	Tags []string
+}
+
+// ExecRequest starts a program in a running container.
+type ExecRequest struct {
+	Container string
+	Args      []string
+	TTY       bool
+	Stdin     bool
+}
+
+// AttachRequest joins the streams of a container's first program.
+type AttachRequest struct {
+	Container string
+}
+
+// RunRequest makes a pod with one container, which live as long as the
+// conversation.
+type RunRequest struct {
+	Pod       *criapi.PodSandboxConfig
+	Container *criapi.ContainerConfig
+	// Rootfs is a directory or archive on the node to use instead of an
+	// image.
+	Rootfs string
+}
+
+// Progress is one step of a pull: a layer's, or the end.
+type Progress struct {
+	Layer *Layer `json:",omitempty"`
+	ID    string `json:",omitempty"` // of the finished image
+	Error string `json:",omitempty"`
+}
+
+// Layer tells how far one layer is; see image.Progress.
+type Layer struct {
+	Digest string
+	Phase  string
+	Done   int64
+	Total  int64
+}
