@@ -1,10 +1,11 @@
 # Every target works as root from a clean clone and prints what it does.
 version := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+program := bin/cri-mini
 
 .PHONY: build run test critest bench clean
 
 build: # the product: one static file
-	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(version)" -o bin/cri-mini ./cmd/cri-mini
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(version)" -o $(program) ./cmd/cri-mini
 
 run: build # the main job: a pod from image to end, through the CRI
 	hack/run
