@@ -121,12 +121,17 @@ func BenchmarkMount(b *testing.B) {
 	benchForms(b, func(b *testing.B, s Store, data []byte) {
 		path := benchLayer(b, s, data)
 		b.SetBytes(0)
+		least, leastLayer := time.Hour, time.Hour // on a busy machine the least is the work
 		for b.Loop() {
+			begin := time.Now()
 			layer := mountLayer(b, s.Form(), path)
+			mounted := time.Since(begin)
+			leastLayer = min(leastLayer, mounted)
 			b.StopTimer()
 			top := b.TempDir()
 			err := errors.Join(os.Mkdir(top+"/upper", 0o755), os.Mkdir(top+"/work", 0o755))
 			b.StartTimer()
+			begin = time.Now()
 			overlay, mountErr := mountDetached("overlay", func(fs int) error {
 				return errors.Join(unix.FsconfigSetFd(fs, "lowerdir+", layer), unix.FsconfigSetString(fs, "upperdir", top+"/upper"),
 					unix.FsconfigSetString(fs, "workdir", top+"/work"), unix.FsconfigSetFlag(fs, "volatile"))
@@ -136,10 +141,13 @@ func BenchmarkMount(b *testing.B) {
 				b.Fatal(err)
 			}
 			b.StopTimer()
+			least = min(least, mounted+time.Since(begin))
 			unix.Close(overlay)
 			unix.Close(layer)
 			b.StartTimer()
 		}
+		b.ReportMetric(float64(least.Microseconds()), "least-µs")
+		b.ReportMetric(float64(leastLayer.Microseconds()), "least-layer-µs")
 	})
 }
 
