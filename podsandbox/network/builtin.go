@@ -87,8 +87,7 @@ func (f *builtin) connect(ctx context.Context, e *entry, pod Pod, ns *os.File) e
 // use by a pod that is on its way out, or whose namespace something holds.
 func (f *builtin) attach(e *entry, ns *os.File, back *undo.Stack) error {
 	for repaired := false; ; {
-		pool := f.current()
-		addresses, err := pool.Take()
+		addresses, err := f.current().Take()
 		if err != nil {
 			return err
 		}
@@ -102,13 +101,13 @@ func (f *builtin) attach(e *entry, ns *os.File, back *undo.Stack) error {
 		rec := e.record
 		f.n.mu.Unlock()
 		if err := f.n.records.save(rec); err != nil {
-			pool.Release(addresses)
+			f.giveBack(e)
 			return err
 		}
 		err = f.bridge.Attach(e.ID, ns, addresses)
 		switch {
 		case err == nil:
-			back.Add(func() error { pool.Release(addresses); return nil })
+			back.Add(func() error { f.giveBack(e); return nil })
 			back.Add(func() error { return f.n.records.remove(e.ID) })
 			back.Add(func() error { return f.bridge.Detach(f.bridge.PortName(addresses)) })
 			return nil
@@ -117,14 +116,25 @@ func (f *builtin) attach(e *entry, ns *os.File, back *undo.Stack) error {
 			continue
 		case errors.Is(err, bridge.ErrLost) && !repaired:
 			repaired = true
-			pool.Release(addresses)
+			f.giveBack(e)
 			if err = f.ensure(); err == nil {
 				continue
 			}
 		default:
-			pool.Release(addresses)
+			f.giveBack(e)
 		}
 		return errors.Join(err, f.n.records.remove(e.ID))
+	}
+}
+
+// giveBack frees the addresses of a pod.
+func (f *builtin) giveBack(e *entry) {
+	f.n.mu.Lock()
+	addresses := e.Addresses
+	e.Addresses = nil // or a new pool would take them for a lease
+	f.n.mu.Unlock()
+	if pool := f.current(); pool != nil {
+		pool.Release(addresses)
 	}
 }
 
@@ -203,8 +213,6 @@ func (f *builtin) disconnect(ctx context.Context, e *entry, ns *os.File) error {
 	if err := f.n.records.remove(e.ID); err != nil {
 		return err
 	}
-	if pool := f.current(); pool != nil {
-		pool.Release(e.Addresses)
-	}
+	f.giveBack(e)
 	return nil
 }

@@ -10,16 +10,12 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"cri-mini/podsandbox/network/internal/cni"
+	"cri-mini/podsandbox/network/internal/netns"
 )
 
-const (
-	pluginLimit = 60 * time.Second
-	// statusPace is how often plugins that are well are asked for their status.
-	statusPace = 3 * pace
-)
+// statusPace is how often plugins that are well are asked for their status.
+const statusPace = 3 * pace
 
 // external is the form that runs CNI plugins.
 type external struct {
@@ -37,7 +33,7 @@ func newExternal(n *Network) *external {
 	return &external{
 		n:       n,
 		dir:     cni.NewDirectory(n.opt.ConfDir),
-		plugins: cni.NewPlugins(n.opt.BinDir, n.opt.CacheDir, n.host, pluginLimit),
+		plugins: cni.NewPlugins(n.opt.BinDir, n.opt.CacheDir, n.host, n.opt.PluginLimit),
 	}
 }
 
@@ -181,11 +177,15 @@ func (x *external) connect(ctx context.Context, e *entry, pod Pod, ns *os.File) 
 			return err
 		}
 	}
+	identity, err := netns.Identity(ns)
+	if err != nil {
+		return err
+	}
 	if len(e.Ports) > 0 && !list.Can("portMappings") {
 		x.n.log.Warn("no plugin of the network serves host ports", "pod", e.ID, "file", list.File)
 	}
 	x.n.mu.Lock()
-	e.CNI = list.Intend(e.ID, path, args, capabilities(pod, e.Ports, x.n.builtin.givenSubnets()))
+	e.CNI = list.Intend(e.ID, path, identity, args, capabilities(pod, e.Ports, x.n.builtin.givenSubnets()))
 	rec := e.record
 	x.n.mu.Unlock()
 	if err := x.n.records.save(rec); err != nil {
@@ -229,14 +229,7 @@ func (x *external) abandon(ctx context.Context, e *entry, path string) error {
 }
 
 func (x *external) disconnect(ctx context.Context, e *entry, ns *os.File) error {
-	path := ""
-	if ns != nil {
-		var err error
-		if path, err = samePath(e.CNI.NetNS, ns); err != nil {
-			return err
-		}
-	}
-	if err := x.plugins.Detach(ctx, e.CNI, path); err != nil {
+	if err := x.plugins.Detach(ctx, e.CNI, podPath(e.CNI, ns)); err != nil {
 		return err
 	}
 	return x.n.records.remove(e.ID)
@@ -259,23 +252,28 @@ func (x *external) collect() error {
 	return x.plugins.Collect(context.Background(), list, valid)
 }
 
-// samePath prefers the path that plugins have seen before, if it still leads
-// to the namespace.
-func samePath(known string, ns *os.File) (string, error) {
-	var a, b unix.Stat_t
-	raw, err := ns.SyscallConn()
+// podPath is a path to the pod's namespace, or empty if it is gone. A stale
+// path can lead to another pod's namespace, where a plugin would remove the
+// wrong interface.
+func podPath(a *cni.Attachment, ns *os.File) string {
+	if known, err := netns.Open(a.NetNS); err == nil {
+		defer known.Close()
+		if id, err := netns.Identity(known); err == nil && id == a.Namespace {
+			return a.NetNS // what plugins have seen before
+		}
+	}
+	if ns == nil {
+		return ""
+	}
+	id, err := netns.Identity(ns)
+	if err != nil || id != a.Namespace {
+		return ""
+	}
+	path, err := descriptorPath(ns)
 	if err != nil {
-		return "", err
+		return ""
 	}
-	var failed error
-	err = raw.Control(func(fd uintptr) { failed = unix.Fstat(int(fd), &b) })
-	if err := errors.Join(err, failed); err != nil {
-		return "", err
-	}
-	if unix.Stat(known, &a) == nil && a.Dev == b.Dev && a.Ino == b.Ino {
-		return known, nil
-	}
-	return descriptorPath(ns)
+	return path
 }
 
 // descriptorPath is a path that other processes can open while ns is open.

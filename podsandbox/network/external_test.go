@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cri-mini/internal/testtool"
-	"cri-mini/podsandbox/network/internal/cni"
 )
 
 // fakePlugin notes each call and does what files in its directory say.
@@ -111,7 +110,8 @@ func TestPluginsGetWhatTheSpecificationSays(t *testing.T) {
 	must(t, w.net.SetPodCIDR("10.9.0.0/16"))
 	p := w.pod(PortMapping{"TCP", 80, 8080, hostIP}, PortMapping{"tcp", 81, 0, netip.Addr{}})
 	p.CgroupParent, p.Annotations = "/pods/x", map[string]string{"k": "v"}
-	p.NetNS = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), p.NetNSFile.Fd())
+	p.NetNS = filepath.Join(t.TempDir(), "netns")
+	must(t, os.Symlink(descriptor(p.NetNSFile), p.NetNS))
 	res := w.setup(p)
 	if want := "[10.9.8.7 fd00::7] [{eth0 02:00:00:00:00:01 }]"; fmt.Sprint(res.IPs, res.Interfaces) != want {
 		t.Errorf("result %v %v; want %s", res.IPs, res.Interfaces, want)
@@ -129,14 +129,17 @@ func TestPluginsGetWhatTheSpecificationSays(t *testing.T) {
 	if d := w.net.Describe(); d["form"] != "cni" || d["cni"].(map[string]any)["file"] != filepath.Join(w.opt.ConfDir, "10-fake.conflist") {
 		t.Errorf("Describe %v; want form cni and the file", d)
 	}
-	// After a restart in another mode, without the namespace and the file.
+	// After a restart in another mode, without the file.
 	must(t, os.RemoveAll(w.opt.ConfDir))
 	w.opt.Mode = ModeBuiltin
 	w.open()
 	if again, ok := w.net.Result(p.ID); !ok || fmt.Sprint(again) != fmt.Sprint(res) {
 		t.Errorf("result after a restart %v; want %v", again, res)
 	}
-	w.teardown(Pod{ID: p.ID, NetNS: "/nonexistent"})
+	// The path leads to another pod's namespace by now: plugins must not get it.
+	must(t, os.Remove(p.NetNS))
+	must(t, os.Symlink(descriptor(w.pod().NetNSFile), p.NetNS))
+	w.teardown(Pod{ID: p.ID, NetNS: p.NetNS})
 	call = "DEL id=pod-1 netns= if=eth0" + args
 	if calls := w.calls(); len(calls) != 1 || calls[0] != call {
 		t.Errorf("calls %q; want %q", calls, call)
@@ -146,6 +149,8 @@ func TestPluginsGetWhatTheSpecificationSays(t *testing.T) {
 	}
 	w.wantNothingLeft()
 }
+
+func descriptor(ns *os.File) string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), ns.Fd()) }
 
 func TestFailedAddIsUndone(t *testing.T) {
 	for _, c := range []struct{ trouble, want string }{
@@ -161,8 +166,8 @@ func TestFailedAddIsUndone(t *testing.T) {
 		t.Run(c.trouble, func(t *testing.T) {
 			w := newCNIWorld(t, ModeCNI)
 			w.conf("10-fake.conflist", fakeConflist)
+			w.opt.PluginLimit = 500 * time.Millisecond
 			w.open()
-			w.net.external.plugins = cni.NewPlugins(w.opt.BinDir, w.net.opt.CacheDir, w.net.host, 500*time.Millisecond)
 			name, text, _ := strings.Cut(c.trouble, " ")
 			must(t, os.WriteFile(filepath.Join(w.bin, name), []byte(text), 0o644))
 			p := w.pod(PortMapping{"tcp", 80, 8080, netip.Addr{}})
@@ -259,7 +264,7 @@ func TestSetupKilledBeforeAddEndedIsCollected(t *testing.T) {
 	w.open()
 	list, err := w.net.external.dir.Current()
 	must(t, err)
-	a := list.Intend("pod-9", "/proc/1/fd/999", [][2]string{{"IgnoreUnknown", "1"}}, nil)
+	a := list.Intend("pod-9", "/proc/1/fd/999", "", [][2]string{{"IgnoreUnknown", "1"}}, nil)
 	must(t, w.net.records.save(record{ID: "pod-9", Form: formCNI, CNI: a}))
 	w.open()
 	if _, ok := w.net.Result("pod-9"); ok {

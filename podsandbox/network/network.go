@@ -46,11 +46,13 @@ type Options struct {
 	BinDir   string // of CNI plugins; several are separated by colons
 	StateDir string // records and chosen subnets; must survive a reboot
 	CacheDir string // of CNI results; empty: below StateDir
-	Bridge   string // name of the bridge; empty: made from Instance
-	Instance string // tells instances on one host apart, for example a path
-	PodCIDR  string // subnets of the pods; empty: chosen, see SetPodCIDR
-	IPv6     bool   // give pods IPv6 addresses too; switched off on hosts without IPv6
-	Logger   *slog.Logger
+	// PluginLimit is how long one plugin may take; 0 means a minute.
+	PluginLimit time.Duration
+	Bridge      string // name of the bridge; empty: made from Instance
+	Instance    string // tells instances on one host apart, for example a path
+	PodCIDR     string // subnets of the pods; empty: chosen, see SetPodCIDR
+	IPv6        bool   // give pods IPv6 addresses too; switched off on hosts without IPv6
+	Logger      *slog.Logger
 }
 
 // Pod is what a network needs to know of a pod.
@@ -140,6 +142,9 @@ func (o *Options) complete() error {
 	}
 	if o.CacheDir == "" {
 		o.CacheDir = filepath.Join(o.StateDir, "cni")
+	}
+	if o.PluginLimit <= 0 {
+		o.PluginLimit = time.Minute
 	}
 	if o.Instance == "" {
 		o.Instance = o.StateDir

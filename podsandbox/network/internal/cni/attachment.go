@@ -23,7 +23,8 @@ type Attachment struct {
 	Network      string
 	Conflist     json.RawMessage // as it was then; complete in itself
 	Container    string
-	NetNS        string
+	NetNS        string // the path that plugins were given
+	Namespace    string // the identity of what it led to
 	Args         [][2]string
 	Capabilities map[string]any
 }
@@ -54,10 +55,10 @@ func NewPlugins(dirs, cache string, host *os.File, limit time.Duration) *Plugins
 
 // Intend describes the connection of a container to a network before it is
 // made.
-func (c *Conflist) Intend(container, netns string, args [][2]string, capabilities map[string]any) *Attachment {
+func (c *Conflist) Intend(container, netns, identity string, args [][2]string, capabilities map[string]any) *Attachment {
 	return &Attachment{
 		Network: c.list.Name, Conflist: c.list.Bytes, Container: container,
-		NetNS: netns, Args: args, Capabilities: capabilities,
+		NetNS: netns, Namespace: identity, Args: args, Capabilities: capabilities,
 	}
 }
 

@@ -57,7 +57,7 @@ func TestAttachmentIsCompleteInItself(t *testing.T) {
 	if err != nil || strings.Join(c.Plugins(), " ") != "a b" {
 		t.Fatalf("Load: %v, %v; want plugins a and b", c.Plugins(), err)
 	}
-	list, err := parse(c.Intend("x", "", nil, nil).Conflist)
+	list, err := parse(c.Intend("x", "", "", nil, nil).Conflist)
 	if err != nil || len(list.Plugins) != 2 || !list.LoadOnlyInlinedPlugins {
 		t.Errorf("conflist of the attachment: %+v, %v; want both plugins and no more to load", list, err)
 	}

@@ -50,11 +50,14 @@ type Table struct {
 
 	mu   sync.Mutex     // orders transactions
 	open *nftables.Conn // nil: not yet, or its answers were out of step
-	uses map[opened]int // how many ports of the table share a number
+	held map[Port]bool  // what the table holds
+	uses map[opened]int // how many of these share a number
 }
 
 // New names a table in a network namespace. It does not look at the kernel.
-func New(name string, netns *os.File) *Table { return &Table{name: name, netns: netns} }
+func New(name string, netns *os.File) *Table {
+	return &Table{name: name, netns: netns, held: map[Port]bool{}, uses: map[opened]int{}}
+}
 
 // Name is the name of the table, in the inet family.
 func (t *Table) Name() string { return t.name }
@@ -66,8 +69,8 @@ func (t *Table) Install(rules func() Rules) error {
 	defer t.mu.Unlock()
 	return t.transaction("install", func(c *nftables.Conn) error {
 		r := rules()
-		t.uses = map[opened]int{}
-		t.count(r.Ports, 1)
+		t.held, t.uses = map[Port]bool{}, map[opened]int{}
+		t.note(r.Ports)
 		// Deleting what may not exist is an error, adding what may exist is not.
 		c.DelTable(c.AddTable(t.table()))
 		return t.build(c.AddTable(t.table()), c, r)
@@ -79,7 +82,7 @@ func (t *Table) Install(rules func() Rules) error {
 func (t *Table) Add(ports []Port) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.count(ports, 1)
+	t.note(ports)
 	return t.transaction("add host ports", func(c *nftables.Conn) error {
 		for m, elements := range t.elements(ports) {
 			if err := c.SetAddElements(m, elements); err != nil {
@@ -94,7 +97,7 @@ func (t *Table) Add(ports []Port) error {
 func (t *Table) Remove(ports []Port) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	closed := t.count(ports, -1)
+	closed := t.drop(ports)
 	return t.transaction("remove host ports", func(c *nftables.Conn) error {
 		for m, elements := range t.elements(ports) {
 			if err := c.SetDeleteElements(m, elements); err != nil {

@@ -98,16 +98,25 @@ func openedElements(ports []Port) []nftables.SetElement {
 	return elements
 }
 
-// count adds to the uses of each port's number and returns the ports whose
-// number is not used any more.
-func (t *Table) count(ports []Port, step int) []Port {
-	if t.uses == nil {
-		t.uses = map[opened]int{}
-	}
-	var closed []Port
+// note remembers what goes into the table.
+func (t *Table) note(ports []Port) {
 	for _, p := range ports {
+		if !t.held[p] {
+			t.held[p] = true
+			t.uses[opened{p.Protocol, p.HostPort}]++
+		}
+	}
+}
+
+// drop forgets ports and returns those whose number is not used any more.
+func (t *Table) drop(ports []Port) (closed []Port) {
+	for _, p := range ports {
+		if !t.held[p] {
+			continue
+		}
+		delete(t.held, p)
 		o := opened{p.Protocol, p.HostPort}
-		if t.uses[o] += step; t.uses[o] <= 0 {
+		if t.uses[o]--; t.uses[o] == 0 {
 			delete(t.uses, o)
 			closed = append(closed, p)
 		}

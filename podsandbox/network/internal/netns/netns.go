@@ -5,6 +5,7 @@
 package netns
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -57,6 +58,30 @@ func New() (*os.File, error) {
 		return nil, fmt.Errorf("new network namespace: %w", m.err)
 	}
 	return m.file, nil
+}
+
+// Identity tells a namespace from every other one, before and after it, in this
+// and other lives of the machine. A number below /proc may name another
+// namespace later, and so may an inode.
+func Identity(ns *os.File) (string, error) {
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "", err
+	}
+	var cookie uint64
+	err = Do(ns, func() error {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		cookie, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("identity of network namespace: %w", err)
+	}
+	return fmt.Sprintf("%s/%d", bytes.TrimSpace(boot), cookie), nil
 }
 
 // Do runs fn with the calling thread in the namespace. Sockets that fn opens
