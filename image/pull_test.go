@@ -1,6 +1,7 @@
 package image
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -417,4 +418,50 @@ func TestProgressTellsOfEveryLayer(t *testing.T) {
 			t.Errorf("second pull, layer %s: %q, want it to exist", l, phases)
 		}
 	}
+}
+
+func TestFailureOfOnePullDoesNotStopAnother(t *testing.T) {
+	f := newFixture(t, testregistry.Options{})
+	bad := testregistry.New(testregistry.Options{})
+	t.Cleanup(bad.Close)
+	img := image(text("a", "a"))
+	bad.Fault(testregistry.Fault{Path: bad.Push("app", "1", img).Layers[0].String(), Flip: true, Delay: 300 * time.Millisecond})
+	f.r.Push("app", "1", img)
+	first := make(chan error)
+	go func() {
+		_, err := f.Pull(t.Context(), bad.Host()+"/app:1", PullOptions{})
+		first <- err
+	}()
+	for bad.Count("blobs/") < 2 { // until it owns the download of the layer
+		time.Sleep(time.Millisecond)
+	}
+	f.pull("app:1")
+	if err := <-first; !errors.Is(err, registry.ErrCorrupt) {
+		t.Errorf("the pull from the bad registry: %v", err)
+	}
+}
+
+func TestLayerThatArrivesAfterEveryoneLeftIsRemoved(t *testing.T) {
+	f := newFixture(t, testregistry.Options{})
+	archive := text("a", "a").Archive()
+	d := digest.FromBytes(archive)
+	left := make(chan struct{})
+	unpack := func(context.Context, func(int64)) (layer.Info, error) {
+		<-left
+		p, err := f.store.Write(context.Background(), bytes.NewReader(archive))
+		if err != nil {
+			return layer.Info{}, err
+		}
+		return p.Info(), p.Commit()
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	end := f.use([]digest.Digest{d})
+	err := f.ensure(ctx, d, unpack, (&progress{}).layer(d, 1))
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("ensure = %v", err)
+	}
+	end()
+	close(left)
+	f.wantEmpty("after everyone left")
 }

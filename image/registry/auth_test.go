@@ -136,19 +136,23 @@ func TestSecretsStayWithTheirHost(t *testing.T) {
 	}
 }
 
+// TestRedirectedHostCannotAskForThePassword holds that storage which a registry
+// redirects to cannot name a token server of its own.
 func TestRedirectedHostCannotAskForThePassword(t *testing.T) {
-	f := newFixture(t, testregistry.Options{Username: "alice", Password: canary})
-	thief := testregistry.New(testregistry.Options{Username: "x", Password: "y"})
-	t.Cleanup(thief.Close)
-	f.r.Push("app", "1", simple())
-	f.r.Fault(testregistry.Fault{Path: "/blobs/", Redirect: thief.URL(), Auth: true})
-	_, _, err := fetchAll(t.Context(), f.open("app:1", &Auth{Username: "alice", Password: canary}))
-	if err == nil {
-		t.Fatal("pull succeeded")
-	}
-	for _, q := range thief.Requests() {
-		if q.Authorization != "" {
-			t.Fatalf("the other host was sent %q", q.Authorization)
+	for _, token := range []bool{false, true} {
+		f := newFixture(t, testregistry.Options{Username: "alice", Password: canary, Token: token})
+		thief := testregistry.New(testregistry.Options{Username: "x", Password: "y", Token: token})
+		t.Cleanup(thief.Close)
+		f.r.Push("app", "1", simple())
+		f.r.Fault(testregistry.Fault{Path: "/blobs/", Redirect: thief.URL(), Auth: true})
+		_, _, err := fetchAll(t.Context(), f.open("app:1", &Auth{Username: "alice", Password: canary}))
+		if !errors.Is(err, ErrUnauthorized) {
+			t.Fatalf("pull = %v, want ErrUnauthorized", err)
+		}
+		for _, q := range thief.Requests() {
+			if q.Authorization != "" {
+				t.Fatalf("token=%v: the other host was sent %q at %s", token, q.Authorization, q.Path)
+			}
 		}
 	}
 }

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -122,6 +123,12 @@ func TestBadContentIsRefused(t *testing.T) {
 		}},
 		"layer too long": {want: "were promised", cause: ErrCorrupt, other: true, fault: func(p testregistry.Pushed) testregistry.Fault {
 			return testregistry.Fault{Path: p.Layers[0].String(), Append: "x"}
+		}},
+		"layer without end": {want: "larger than", cause: ErrCorrupt, other: true, fault: func(p testregistry.Pushed) testregistry.Fault {
+			return testregistry.Fault{Path: p.Layers[0].String(), Append: "x", Chunked: true}
+		}},
+		"layer ends early": {want: "ended after", cause: ErrUnavailable, other: true, fault: func(p testregistry.Pushed) testregistry.Fault {
+			return testregistry.Fault{Path: p.Layers[0].String(), Truncate: 10, Chunked: true, NoRange: true}
 		}},
 		"layer always breaking": {want: "ended after", cause: ErrUnavailable, other: true, fault: func(p testregistry.Pushed) testregistry.Fault {
 			return testregistry.Fault{Path: p.Layers[0].String(), Drop: 10}
@@ -245,5 +252,59 @@ func TestCancelAndDeadlineAreProminentAndPrompt(t *testing.T) {
 				t.Errorf("%s: %v after %v, want %v at once", name, err, time.Since(start), want)
 			}
 		}
+	}
+}
+
+func TestIndexMustDescribeTheManifest(t *testing.T) {
+	f := newFixture(t, testregistry.Options{})
+	pushed := f.r.Push("app", "1", simple())
+	resolved, err := f.open("app:1", nil).Resolve(t.Context(), platform)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := json.Marshal(resolved.Manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	right := ocispec.Descriptor{MediaType: resolved.Manifest.MediaType, Digest: pushed.Manifest, Size: int64(len(data)), Platform: &ocispec.Platform{OS: "linux", Architecture: "amd64"}}
+	smaller, docker := right, right
+	smaller.Size--
+	docker.MediaType = "application/vnd.docker.distribution.manifest.v2+json"
+	for _, test := range []struct {
+		desc ocispec.Descriptor
+		want string
+	}{{right, ""}, {smaller, "bytes"}, {docker, "docker"}} {
+		index := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{test.desc}}
+		index.SchemaVersion = 2
+		data, err := json.Marshal(index)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.r.PutManifest("app", "2", index.MediaType, data)
+		_, err = f.open("app:2", nil).Resolve(t.Context(), platform)
+		if test.want == "" && err != nil {
+			t.Errorf("the right index: %v", err)
+		}
+		if test.want != "" && (!errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), test.want)) {
+			t.Errorf("an index with %+v: %v, want ErrCorrupt with %q", test.desc, err, test.want)
+		}
+	}
+}
+
+func TestIndexesThatLeadToEachOtherEnd(t *testing.T) {
+	f := newFixture(t, testregistry.Options{})
+	p := f.r.Push("app", "1", simple())
+	desc := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: p.Manifest, Size: 1}
+	for range 6 {
+		index := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{desc}}
+		index.SchemaVersion = 2
+		data, err := json.Marshal(index)
+		if err != nil {
+			t.Fatal(err)
+		}
+		desc = ocispec.Descriptor{MediaType: index.MediaType, Digest: f.r.PutManifest("app", "2", index.MediaType, data), Size: int64(len(data))}
+	}
+	if _, err := f.open("app:2", nil).Resolve(t.Context(), platform); err == nil || !strings.Contains(err.Error(), "indexes") {
+		t.Fatalf("Resolve = %v", err)
 	}
 }

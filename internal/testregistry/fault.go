@@ -21,6 +21,7 @@ type Fault struct {
 	Drop       int64         // break the connection after so many bytes of content
 	Truncate   int64         // leave out so many bytes at the end, and say so in the length
 	Append     string        // put this behind the content, and say so in the length
+	Chunked    bool          // say nothing of the length
 	Flip       bool          // change the last byte
 	Delay      time.Duration // wait before the answer
 	Stall      int64         // send so many bytes, then nothing more until the client goes
@@ -117,6 +118,9 @@ func (f *Fault) spoil(h http.Header, body []byte) []byte {
 		h.Set("Docker-Content-Digest", f.Digest)
 	}
 	h.Set("Content-Length", fmt.Sprint(len(body)))
+	if f.Chunked {
+		h.Del("Content-Length")
+	}
 	return body
 }
 
@@ -144,6 +148,9 @@ func (f *Fault) send(w http.ResponseWriter, q *http.Request, body []byte) {
 				return
 			}
 		}
+	case f.Chunked:
+		flush.Flush() // now the length cannot be found out any more
+		w.Write(body)
 	default:
 		w.Write(body)
 	}
