@@ -16,11 +16,32 @@ import (
 // why it could not be. A container that could not start has ended.
 func (c *Container) Start(ctx context.Context) error {
 	_, err := c.Sandbox.pods.ops.do(ctx, "start container "+c.ID, nil,
-		func(ctx context.Context, op *operation) (string, error) { return c.ID, c.startNow(ctx, op) })
+		func(ctx context.Context, op *operation) (string, error) {
+			return c.ID, c.startNow(ctx, op, c.Sandbox.pods.Executor.Start)
+		})
 	return err
 }
 
-func (c *Container) startNow(ctx context.Context, op *operation) error {
+// StartAttached is Start with a view on the streams that misses nothing.
+func (c *Container) StartAttached(ctx context.Context) (Attachment, error) {
+	var view Attachment
+	_, err := c.Sandbox.pods.ops.do(ctx, "start and attach to container "+c.ID, nil,
+		func(ctx context.Context, op *operation) (string, error) {
+			return c.ID, c.startNow(ctx, op, func(ctx context.Context, id string) (started Started, err error) {
+				started, view, err = c.Sandbox.pods.Executor.StartAttached(ctx, id)
+				return started, err
+			})
+		})
+	if err != nil {
+		return nil, err
+	}
+	if view == nil { // a second call that joined the first
+		return nil, fmt.Errorf("%w: it is being started", ErrFailedPrecondition)
+	}
+	return view, nil
+}
+
+func (c *Container) startNow(ctx context.Context, op *operation, start func(context.Context, string) (Started, error)) error {
 	op.at("wait for its turn")
 	done, err := c.turn.take(ctx)
 	if err != nil {
@@ -41,12 +62,11 @@ func (c *Container) startNow(ctx context.Context, op *operation) error {
 		c.prepared = true
 	}
 	op.at("start")
-	executor := c.Sandbox.pods.Executor
-	started, err := executor.Start(ctx, c.ID)
+	started, err := start(ctx, c.ID)
 	if err != nil {
 		// The answer may have been lost on the way and the program run.
 		c.finish(couldNotStart(err))
-		return errors.Join(err, executor.Kill(c.ID))
+		return errors.Join(err, c.Sandbox.pods.Executor.Kill(c.ID))
 	}
 	c.mu.Lock()
 	c.started = started

@@ -30,6 +30,8 @@ type Executor interface {
 	// Start runs the prepared program; it returns when the program has been
 	// executed, or why it could not be.
 	Start(ctx context.Context, id string) (Started, error)
+	// StartAttached is Start with a view on the streams that misses nothing.
+	StartAttached(ctx context.Context, id string) (Started, Attachment, error)
 	// Signal sends a signal to the first process. Not running is no error.
 	Signal(id string, signal int) error
 	// Kill ends every process of the container at once.

@@ -83,6 +83,9 @@ func (w *world) copy() *world {
 	c.tasks, c.connected, c.updates = maps.Clone(w.tasks), maps.Clone(w.connected), maps.Clone(w.updates)
 	// Holds live in the memory of the daemon.
 	c.images, c.nextPID, c.nextIP, c.obey = w.images, w.nextPID, w.nextIP, w.obey
+	if wait, blocked := w.block["Collect"]; blocked {
+		c.block["Collect"] = wait
+	}
 	return c
 }
 
@@ -249,6 +252,15 @@ func (w *world) Start(ctx context.Context, id string) (Started, error) {
 	w.mu.Unlock()
 	done()
 	return started, nil
+}
+
+func (w *world) StartAttached(ctx context.Context, id string) (Started, Attachment, error) {
+	started, err := w.Start(ctx, id)
+	if err != nil {
+		return Started{}, nil, err
+	}
+	view, err := w.Attach(ctx, id)
+	return started, view, err
 }
 
 // exit ends a program, as the monitor would tell.

@@ -51,14 +51,54 @@ func (e *Executor) Attach(ctx context.Context, id string) (spec.Attachment, erro
 	return a, nil
 }
 
+// attached makes an attachment of what came with a spawn. The input is copied,
+// for both its ends are closed on their own.
+func (e *Executor) attached(c *container) (*attachment, error) {
+	r := c.running
+	a := &attachment{e: e, id: c.id, once: r.once}
+	for name, to := range map[string]**os.File{"attached-stdout": &a.stdout, "attached-stderr": &a.stderr} {
+		if f := r.files[name]; f != nil {
+			delete(r.files, name)
+			*to = pollable(f)
+		}
+	}
+	for name, to := range map[string]**os.File{"stdin": &a.stdin, "terminal": &a.tty} {
+		if f := r.files[name]; f != nil {
+			fd := dupFD(f)
+			if fd < 0 {
+				a.Close()
+				return nil, fmt.Errorf("copy %s: %w", name, unix.EMFILE)
+			}
+			*to = pollable(os.NewFile(uintptr(fd), name))
+		}
+	}
+	if a.stdout == nil {
+		a.Close()
+		return nil, errors.New("the monitor did not attach the output")
+	}
+	return a, nil
+}
+
 func (a *attachment) Stdin() io.WriteCloser {
 	switch {
 	case a.tty != nil:
 		return a.tty
+	case a.stdin != nil && a.once:
+		return onceInput{a}
 	case a.stdin != nil:
 		return a.stdin
 	}
 	return nil
+}
+
+// onceInput ends the container's input with the first client's.
+type onceInput struct{ a *attachment }
+
+func (o onceInput) Write(b []byte) (int, error) { return o.a.stdin.Write(b) }
+
+func (o onceInput) Close() error {
+	o.a.stdin.Close()
+	return o.a.e.closeStdin(context.Background(), o.a.id)
 }
 
 func (a *attachment) Stdout() io.ReadCloser {

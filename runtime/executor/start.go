@@ -42,15 +42,29 @@ func (r *running) alive() bool {
 // Start runs the container's program. The error of a program that could not
 // be executed is a *spawn.Error.
 func (e *Executor) Start(ctx context.Context, id string) (spec.Started, error) {
+	started, _, err := e.launch(ctx, id, false)
+	return started, err
+}
+
+// StartAttached is Start with a view on the streams that misses nothing.
+func (e *Executor) StartAttached(ctx context.Context, id string) (spec.Started, spec.Attachment, error) {
+	started, view, err := e.launch(ctx, id, true)
+	if err != nil {
+		return spec.Started{}, nil, err
+	}
+	return started, view, nil
+}
+
+func (e *Executor) launch(ctx context.Context, id string, attach bool) (spec.Started, *attachment, error) {
 	c := e.container(id)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.prepared == nil {
-		return spec.Started{}, fmt.Errorf("container %s is not prepared: %w", id, ErrUnknown)
+		return spec.Started{}, nil, fmt.Errorf("container %s is not prepared: %w", id, ErrUnknown)
 	}
-	started, err := e.start(ctx, c)
+	started, view, err := e.start(ctx, c, attach)
 	if err != nil {
-		return spec.Started{}, err
+		return spec.Started{}, nil, err
 	}
 	// The monitor holds the mount until the exit; our copy would keep it
 	// longer.
@@ -58,16 +72,16 @@ func (e *Executor) Start(ctx context.Context, id string) (spec.Started, error) {
 	c.prepared = nil
 	c.rootfs.Close()
 	c.rootfs = nil
-	return started, nil
+	return started, view, nil
 }
 
-func (e *Executor) start(ctx context.Context, c *container) (spec.Started, error) {
+func (e *Executor) start(ctx context.Context, c *container, attach bool) (spec.Started, *attachment, error) {
 	p := c.prepared
 	var back undo.Stack
 	defer back.Run()
 	io, err := openStreams(p.spec)
 	if err != nil {
-		return spec.Started{}, err
+		return spec.Started{}, nil, err
 	}
 	back.Add(func() error { io.ours.close(); return nil })
 	defer io.theirs.close()
@@ -80,14 +94,14 @@ func (e *Executor) start(ctx context.Context, c *container) (spec.Started, error
 	}
 	task, extra, closeExtra, err := e.taskFiles(p, io)
 	if err != nil {
-		return spec.Started{}, err
+		return spec.Started{}, nil, err
 	}
 	defer closeExtra()
 	extra = append(extra, c.rootfs.File)
-	task.Rootfs = true
+	task.Rootfs, task.Attach = true, attach
 	answer, got, err := e.spawn(ctx, c.id, p.program, parts, task, extra)
 	if err != nil {
-		return spec.Started{}, err
+		return spec.Started{}, nil, err
 	}
 	for name, f := range io.ours {
 		got[name] = f
@@ -98,7 +112,12 @@ func (e *Executor) start(ctx context.Context, c *container) (spec.Started, error
 		once: p.spec.StdinOnce, user: p.user, tracer: canTrace(p.spec),
 	}
 	e.note(c)
-	return spec.Started{PID: int(answer.PID), At: answer.At}, nil
+	started := spec.Started{PID: int(answer.PID), At: answer.At}
+	if !attach {
+		return started, nil, nil
+	}
+	view, err := e.attached(c)
+	return started, view, err
 }
 
 // canTrace tells whether a process inside may have CAP_SYS_PTRACE over one

@@ -179,7 +179,18 @@ func (c *conn) spawned(m *Monitor, t *task, result spawn.Result) {
 	if t.terminal >= 0 {
 		names, files = append(names, "terminal"), append(files, t.terminal)
 	}
+	var attached []int
+	if t.spec.Attach { // before the loop reads the first byte
+		more, ends, err := t.attach(m)
+		if err == nil {
+			attached = ends[len(ends)-t.outputs():]
+			for i, fd := range attached {
+				names, files = append(names, "attached-"+more[len(more)-len(attached)+i]), append(files, fd)
+			}
+		}
+	}
 	c.answer(m, wire.Answer{PID: t.PID, At: t.Started, Failed: -1, Names: names}, files)
+	wire.CloseAll(attached)
 }
 
 // finish answers a request that has no more to tell than its error.

@@ -63,7 +63,7 @@ func (d *decoder) image() *spawn.Image {
 
 // flags are a task's switches in the order of its descriptors, then the rest.
 func (t *TaskSpec) flags() []*bool {
-	return []*bool{&t.Cgroup, &t.Record, &t.Log, &t.Stdin, &t.Stdout, &t.Stderr, &t.Terminal, &t.Rootfs, &t.StdinOnce, &t.Bound}
+	return []*bool{&t.Cgroup, &t.Record, &t.Log, &t.Stdin, &t.Stdout, &t.Stderr, &t.Terminal, &t.Rootfs, &t.StdinOnce, &t.Attach, &t.Bound}
 }
 
 func (e *encoder) task(t TaskSpec) {

@@ -31,7 +31,7 @@ import (
 )
 
 // Version changes whenever a message does.
-const Version = 1
+const Version = 2
 
 // Verb says what a request wants.
 type Verb uint8
@@ -78,6 +78,9 @@ type TaskSpec struct {
 	Rootfs   bool   // mount, held open: else the last process of the container unmounts it in its own exit
 
 	StdinOnce bool
+	// Attach adds to the answer what Attach gives of the outputs, named
+	// attached-stdout and so on: nothing is missed.
+	Attach bool
 	// Bound ends the process with the connection, and a second answer tells
 	// its exit. It is not in the list of tasks.
 	Bound bool
