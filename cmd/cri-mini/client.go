@@ -21,6 +21,9 @@ type client struct {
 }
 
 func dial(e *config.Endpoint) (*client, error) {
+	if err := daemonAt(e).Check(); err != nil {
+		return nil, err
+	}
 	conn, err := grpc.NewClient("unix://"+e.Path(),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(16<<20)))

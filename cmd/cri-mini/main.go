@@ -13,6 +13,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"cri-mini/internal/admin"
 	"cri-mini/internal/config"
 	_ "cri-mini/runtime/boot" // may take over the process before main
 )
@@ -85,8 +86,18 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if hint := hintFor(err, grammar.Endpoint); hint != "" {
 		fmt.Fprintf(stderr, "cri-mini: %s\n", hint)
 	}
-	if command != nil && command.Selected() != nil && command.Selected().Name == "run" {
-		return 125 // not the program's, which may well be 1
+	return failure(err, command)
+}
+
+// failure is the exit code of an error. For run it must not look like one of
+// the program's, except where a shell would give the same.
+func failure(err error, command *kong.Context) int {
+	var start *admin.StartError
+	switch {
+	case errors.As(err, &start) && (start.Code == 126 || start.Code == 127):
+		return start.Code
+	case command != nil && command.Selected() != nil && command.Selected().Name == "run":
+		return 125
 	}
 	return 1
 }

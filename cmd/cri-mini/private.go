@@ -18,9 +18,7 @@ import (
 // daemonForRun is the daemon at e or, when none answers there, one of our own
 // that ends with us. end takes it back.
 func daemonForRun(ctx context.Context, e *config.Endpoint) (*config.Endpoint, func() error, error) {
-	conn, err := net.DialTimeout("unix", e.AdminPath(), time.Second)
-	if err == nil {
-		conn.Close()
+	if daemonAt(e).Check() == nil {
 		return e, func() error { return nil }, nil
 	}
 	p, err := startPrivate(ctx)

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 )
 
@@ -20,6 +21,27 @@ type Client struct {
 
 // ErrNoDaemon says that nobody answers at the socket.
 var ErrNoDaemon = errors.New("no daemon answers")
+
+// Check tells whether a daemon answers.
+func (c Client) Check() error {
+	conn, err := c.dial(context.Background())
+	if err == nil {
+		conn.Close()
+	}
+	return err
+}
+
+func (c Client) dial(ctx context.Context) (net.Conn, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", c.Path)
+	if err != nil {
+		// The cause without the address, which stands there already.
+		if op := (*net.OpError)(nil); errors.As(err, &op) {
+			err = op.Err
+		}
+		return nil, fmt.Errorf("%w at %s: %w", ErrNoDaemon, c.Path, err)
+	}
+	return conn, nil
+}
 
 // Stop ends the daemon; see StopRequest.
 func (c Client) Stop(ctx context.Context, r StopRequest) error {
@@ -114,9 +136,9 @@ func (c Client) post(ctx context.Context, path string, request any) (net.Conn, i
 	if err != nil {
 		return nil, nil, err
 	}
-	conn, err := new(net.Dialer).DialContext(ctx, "unix", c.Path)
+	conn, err := c.dial(ctx)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%w at %s: %w", ErrNoDaemon, c.Path, err)
+		return nil, nil, err
 	}
 	context.AfterFunc(ctx, func() { conn.Close() })
 	buffer := bufio.NewReader(conn)
@@ -139,5 +161,9 @@ func (c Client) post(ctx context.Context, path string, request any) (net.Conn, i
 	if err != nil {
 		return nil, nil, c.lost(ctx, err)
 	}
-	return nil, nil, errors.New(strings.TrimSpace(string(words)))
+	said := strings.TrimSpace(string(words))
+	if code, err := strconv.Atoi(answer.Header.Get(startCode)); err == nil {
+		return nil, nil, &StartError{Code: code, Words: said}
+	}
+	return nil, nil, errors.New(said)
 }

@@ -37,7 +37,7 @@ func (s *Server) exec(ctx context.Context, r ExecRequest) (*talk, error) {
 		}
 		return unix.PidfdSendSignal(pidfd, unix.Signal(n), nil, 0)
 	}
-	return &talk{program: p, end: func(bool) {
+	return &talk{program: p, end: func() {
 		if err == nil {
 			unix.Close(pidfd)
 		}
@@ -57,7 +57,7 @@ func (s *Server) attach(ctx context.Context, r AttachRequest) (*talk, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &talk{program: s.watch(c, view), end: func(bool) { view.Close() }}, nil
+	return &talk{program: s.watch(c, view), end: func() { view.Close() }}, nil
 }
 
 // run makes a pod for the length of the conversation.
@@ -89,16 +89,13 @@ func (s *Server) run(ctx context.Context, r RunRequest) (*talk, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := c.Start(ctx); err != nil {
-		return nil, err
-	}
-	view, err := c.Attach(ctx)
+	view, err := c.StartAttached(ctx)
 	if err != nil {
-		return nil, err
+		return nil, &StartError{Code: int(c.Status().ExitCode), Words: err.Error()}
 	}
 	rest := back
 	back.Keep()
-	return &talk{program: s.watch(c, view), end: func(bool) {
+	return &talk{program: s.watch(c, view), end: func() {
 		view.Close()
 		rest.Run()
 	}}, nil

@@ -25,9 +25,9 @@ type program struct {
 // open: something left in the background can hold it for ever.
 const lastOutput = 2 * time.Second
 
-// converse returns when the program has ended or the client has left; then
-// left is true.
-func converse(ctx context.Context, conn net.Conn, p program) (left bool) {
+// converse returns when the program has ended, with the last frame to be sent
+// when nothing of it is left; or when the client has left, without one.
+func converse(ctx context.Context, conn net.Conn, p program) (last *frame) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	out := &frameWriter{w: conn}
@@ -48,20 +48,18 @@ func converse(ctx context.Context, conn net.Conn, p program) (left bool) {
 
 	code, err := p.wait(ctx)
 	if ctx.Err() != nil {
-		return true
+		return nil
 	}
 	if err != nil {
-		out.send(kindFailed, []byte(err.Error()))
-		return false
+		return &frame{kindFailed, []byte(err.Error())}
 	}
 	select {
 	case <-outputs:
 	case <-time.After(lastOutput):
 	case <-ctx.Done():
-		return true
+		return nil
 	}
-	out.send(kindExit, binary.BigEndian.AppendUint32(nil, uint32(code)))
-	return false
+	return &frame{kindExit, binary.BigEndian.AppendUint32(nil, uint32(code))}
 }
 
 // listen obeys the client until it closes.

@@ -22,7 +22,11 @@ func converseWith(t *testing.T, p program) (*Session, <-chan bool) {
 	here, there := net.Pipe()
 	left := make(chan bool, 1)
 	go func() {
-		left <- converse(t.Context(), there, p)
+		last := converse(t.Context(), there, p)
+		left <- last == nil
+		if last != nil {
+			(&frameWriter{w: there}).send(last.kind, last.data)
+		}
 		there.Close()
 	}()
 	s := newSession(here, here)
@@ -129,10 +133,11 @@ func TestWindowIsEnforced(t *testing.T) {
 	_, stuck := io.Pipe()
 	left := make(chan bool, 1)
 	go func() {
-		left <- converse(t.Context(), there, program{
+		last := converse(t.Context(), there, program{
 			stdin: stuck,
 			wait:  func(ctx context.Context) (int, error) { <-ctx.Done(); return 0, ctx.Err() },
 		})
+		left <- last == nil
 		there.Close()
 	}()
 	w := &frameWriter{w: here}

@@ -72,6 +72,17 @@ type RunRequest struct {
 	Rootfs string
 }
 
+// StartError says that the program of a run could not be started.
+type StartError struct {
+	Code  int // the exit code that a shell gives: 126 or 127 where that fits
+	Words string
+}
+
+func (e *StartError) Error() string { return e.Words }
+
+// startCode is the header with the Code of a StartError.
+const startCode = "Start-Code"
+
 // Progress is one step of a pull: a layer's, or the end.
 type Progress struct {
 	Layer *Layer `json:",omitempty"`

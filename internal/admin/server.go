@@ -4,10 +4,12 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"strconv"
 
 	"cri-mini/image"
 	"cri-mini/podsandbox"
@@ -73,25 +75,31 @@ func conversation[Request any](begin func(context.Context, Request) (*talk, erro
 		}
 		t, err := begin(r.Context(), request)
 		if err != nil {
+			if e := (*StartError)(nil); errors.As(err, &e) {
+				w.Header().Set(startCode, strconv.Itoa(e.Code))
+			}
 			http.Error(w, err.Error(), http.StatusUnprocessableEntity)
 			return
 		}
 		conn, err := upgrade(w)
 		if err != nil {
-			t.end(true)
+			t.end()
 			return
 		}
 		defer conn.Close()
 		// Not the request's context: it ended with the upgrade.
-		left := converse(context.WithoutCancel(r.Context()), conn, t.program)
-		t.end(left)
+		last := converse(context.WithoutCancel(r.Context()), conn, t.program)
+		t.end()
+		if last != nil {
+			(&frameWriter{w: conn}).send(last.kind, last.data)
+		}
 	}
 }
 
 // talk is a program with what is to be done when the conversation is over.
 type talk struct {
 	program
-	end func(left bool)
+	end func()
 }
 
 // upgraded is a connection with the bytes that were read ahead of it.

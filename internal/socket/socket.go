@@ -73,16 +73,22 @@ func checkFree(path string) error {
 	return fmt.Errorf("%s: another process answers there", path)
 }
 
-// removing unlinks the socket at the end, unless another took its place.
+// removing unlinks the socket at the end, unless another took its place. It may
+// be closed twice: servers close their listeners themselves.
 type removing struct {
 	net.Listener
 	path string
 }
 
 func (r *removing) Close() error {
-	err := r.Listener.Close()
+	if err := r.Listener.Close(); err != nil {
+		if errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		return err
+	}
 	if checkFree(r.path) == nil {
 		os.Remove(r.path)
 	}
-	return err
+	return nil
 }
