@@ -92,6 +92,19 @@ func TestImpossibleUsersAreNamed(t *testing.T) {
 	}
 }
 
+func TestALineWithABrokenNumberIsNobody(t *testing.T) {
+	for _, number := range []string{"", "x", "-0", "4294967296", "99999999999999999999", "0x0", " 0"} {
+		passwd := "evil:x:" + number + ":7::/evil:/bin/sh\nroot:x:0:0::/root:/bin/sh\n"
+		got, err := Resolve(Request{RunAsUser: p(0)}, []byte(passwd), nil)
+		if err != nil || got.Name != "root" {
+			t.Errorf("uid %q before root: got %+v, %v; want root", number, got, err)
+		}
+		if got, err := Resolve(Request{ImageUser: "evil"}, []byte(passwd), nil); err == nil {
+			t.Errorf("user with uid %q: got %+v, want an error", number, got)
+		}
+	}
+}
+
 func TestTooManyGroupsAreRefused(t *testing.T) {
 	var many strings.Builder
 	for range 60000 {

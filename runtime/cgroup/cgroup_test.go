@@ -183,16 +183,44 @@ func TestNeighboursMayCreateAndRemoveAtOnce(t *testing.T) {
 					return
 				}
 				if j%3 == 0 { // fails after the group was made
-					if _, err := real.Create(g.Path+"/x", Resources{Unified: map[string]string{"hugetlb.nonsense": "1"}}); err == nil {
+					if _, err := real.Create(g.Path+"/x", Resources{AllowAllDevices: true, Unified: map[string]string{"hugetlb.nonsense": "1"}}); err == nil {
 						t.Error("a limit without a file was accepted")
 					}
 				}
 				remove(t, g)
-				_ = unix.Rmdir(real.Path + place + "/shared") // as another's undo does
 			}
 		})
 	}
 	all.Wait()
+	_ = unix.Rmdir(real.Path + place + "/shared")
+}
+
+func TestCreateSurvivesTheLossOfAParentItFound(t *testing.T) {
+	place := ownPlace(t)
+	create(t, place, open)
+	stop := make(chan struct{})
+	var other sync.WaitGroup
+	other.Go(func() { // a neighbour whose creations fail all the time
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				_ = unix.Mkdir(real.Path+place+"/shared", 0o755)
+				_ = unix.Rmdir(real.Path + place + "/shared")
+			}
+		}
+	})
+	for i := range 300 {
+		g, err := real.Create(fmt.Sprintf("%s/shared/%d", place, i), open)
+		if err != nil {
+			t.Error(err)
+			break
+		}
+		remove(t, g)
+	}
+	close(stop)
+	other.Wait()
 	_ = unix.Rmdir(real.Path + place + "/shared")
 }
 

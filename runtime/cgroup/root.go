@@ -156,11 +156,12 @@ func (r Root) need(settings []setting) ([]string, error) {
 }
 
 // makeAll makes the missing groups from the root down. A neighbour's failed
-// Create may remove a common parent between two of our steps: start again.
+// Create may remove a common parent between two of our steps: start again, but
+// not for ever.
 func (r Root) makeAll(groupPath string, need []string, back *undo.Stack) error {
 	for try := 0; ; try++ {
 		err := r.makeOnce(groupPath, need, back)
-		if err == nil || !errors.Is(err, unix.ENOENT) || try == 3 {
+		if err == nil || !errors.Is(err, unix.ENOENT) || try == 100 {
 			return err
 		}
 	}
