@@ -13,31 +13,37 @@ import (
 )
 
 // A layer that was committed is not yet on stable storage, and waiting for the
-// disk would cost a pull seconds. So a layer carries the id of the boot that
-// made it until it was synced in the background. After a power cut the boot id
-// is another: such a layer may be full of holes, is not loaded, and is removed
-// by Sweep. (A file system keeps the order of names: whoever sees the layer
-// sees this file too.)
-const volatileFile = "volatile"
+// disk would cost a pull seconds. So it carries the id of the boot that made
+// it, and a second file from when it was synced in the background. A layer of
+// another boot without the second file may be full of holes after a power cut:
+// it is not loaded, and Sweep removes it.
+const (
+	bootFile   = "boot"
+	syncedFile = "synced"
+	bootIDFile = "/proc/sys/kernel/random/boot_id"
+)
 
-const bootIDFile = "/proc/sys/kernel/random/boot_id"
-
-func markVolatile(folder string) error {
+func markBoot(folder string) error {
 	id, err := os.ReadFile(bootIDFile)
 	if err != nil {
 		return fmt.Errorf("boot id: %w", err)
 	}
-	return os.WriteFile(folder+"/"+volatileFile, id, 0o600)
+	return os.WriteFile(folder+"/"+bootFile, id, 0o600)
+}
+
+func (s *store) synced(folder string) bool {
+	_, err := os.Lstat(s.path(layersDir, folder, syncedFile))
+	return err == nil
 }
 
 // lost tells whether a power cut may have taken the content of a layer.
 func (s *store) lost(folder string) bool {
-	mark, err := os.ReadFile(s.path(layersDir, folder, volatileFile))
-	if errors.Is(err, fs.ErrNotExist) {
+	if s.synced(folder) {
 		return false
 	}
-	id, idErr := os.ReadFile(bootIDFile)
-	return err != nil || idErr != nil || !bytes.Equal(mark, id)
+	id, err := os.ReadFile(bootIDFile)
+	mark, markErr := os.ReadFile(s.path(layersDir, folder, bootFile))
+	return err == nil && (markErr != nil || !bytes.Equal(mark, id))
 }
 
 // sweepLost removes layers that are lost, and syncs those of this boot that a
@@ -46,7 +52,7 @@ func (s *store) sweepLost() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for id := range s.layers {
-		if _, err := os.Lstat(s.path(layersDir, folderName(id), volatileFile)); err == nil {
+		if !s.synced(folderName(id)) {
 			s.syncLater(id)
 		}
 	}
@@ -84,8 +90,8 @@ func (s *store) syncWaiting() {
 	}
 }
 
-// syncLayer ends in removing the mark: lost in a power cut, that only means to
-// fetch the layer again.
+// syncLayer ends in a mark that is not synced itself: lost in a power cut, that
+// only means to fetch the layer again.
 func (s *store) syncLayer(id digest.Digest) error {
 	folder := s.path(layersDir, folderName(id))
 	if err := s.sync(folder + "/" + s.payload); err != nil {
@@ -96,7 +102,7 @@ func (s *store) syncLayer(id digest.Digest) error {
 			return err
 		}
 	}
-	return os.Remove(folder + "/" + volatileFile)
+	return os.WriteFile(folder+"/"+syncedFile, nil, 0o600)
 }
 
 func syncFile(path string) error {

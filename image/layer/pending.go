@@ -86,7 +86,7 @@ func (p *pending) write(ctx context.Context, tar io.Reader) error {
 	if err := os.WriteFile(p.path+"/"+infoFile, append(data, '\n'), 0o600); err != nil {
 		return err
 	}
-	return markVolatile(p.path)
+	return markBoot(p.path)
 }
 
 func (p *pending) DiffID() digest.Digest { return p.info.DiffID }

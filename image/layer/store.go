@@ -24,7 +24,8 @@ import (
 //	    tree/             its files, or
 //	    image.erofs       one image with all of them
 //	    info.json         what List tells
-//	    volatile          boot id; gone once the layer is on stable storage
+//	    boot              the boot id of when it was made
+//	    synced            it is on stable storage
 //	unfinished/w-…/       the same, being written by who holds a lock on it
 //	removed/r-…/          was removed, waits to be deleted
 const (
