@@ -86,9 +86,23 @@ func (a *attachment) Stdin() io.WriteCloser {
 	case a.stdin != nil && a.once:
 		return onceInput{a}
 	case a.stdin != nil:
-		return a.stdin
+		return attachedStdin{a}
 	}
 	return nil
+}
+
+// attachedStdin is the input of a container. Its end is passed on only with
+// StdinOnce; else the next client goes on where this one stopped.
+type attachedStdin struct{ a *attachment }
+
+func (s attachedStdin) Write(b []byte) (int, error) { return s.a.stdin.Write(b) }
+
+func (s attachedStdin) Close() error {
+	err := s.a.stdin.Close()
+	if s.a.once {
+		err = errors.Join(err, s.a.e.closeStdin(context.Background(), s.a.id))
+	}
+	return err
 }
 
 // onceInput ends the container's input with the first client's.
