@@ -155,20 +155,38 @@ func TestRemoveReachesBelowTheLongestPath(t *testing.T) {
 	}
 }
 
+// A mount point is as busy as a group whose process is in uninterruptible
+// sleep, and stays so for as long as the test wants.
 func TestRemoveGivesUpWithItsContext(t *testing.T) {
-	g := create(t, ownPlace(t), open)
-	child := create(t, g.Path+"/child", open)
-	defer remove(t, g)
-	cmd := start(t, child, "sleep")
-	defer cmd.Wait()
-	// A process that only exits after the context ended: the kill is real,
-	// its effect takes longer than no time at all.
-	ctx, cancel := context.WithCancelCause(context.Background())
-	cancel(errors.New("caller has left"))
-	err := g.Remove(ctx)
-	if err != nil && !strings.Contains(err.Error(), "still has processes: caller has left") {
-		t.Fatalf("Remove: %v", err)
+	g := Root{Path: t.TempDir()}.group("/busy")
+	if err := os.Mkdir(g.dir, 0o755); err != nil {
+		t.Fatal(err)
 	}
+	if err := unix.Mount("tmpfs", g.dir, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"cgroup.kill": "", "cgroup.events": "populated 1\nfrozen 0\n"} {
+		if err := os.WriteFile(g.file(name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithTimeoutCause(context.Background(), 50*time.Millisecond, errors.New("caller has left"))
+	defer cancel()
+	begin := time.Now()
+	err := g.Remove(ctx)
+	if err == nil || err.Error() != "remove cgroup /busy: still has processes: caller has left" {
+		t.Errorf("Remove: %v", err)
+	}
+	if took := time.Since(begin); took > 2*time.Second {
+		t.Errorf("gave up after %v, want 50 ms and one pause", took)
+	}
+	if killed, err := g.read("cgroup.kill"); err != nil || killed != "1" {
+		t.Errorf("cgroup.kill holds %q, %v; want 1", killed, err)
+	}
+	if err := unix.Unmount(g.dir, 0); err != nil {
+		t.Fatal(err)
+	}
+	remove(t, g)
 }
 
 func TestNeighboursMayCreateAndRemoveAtOnce(t *testing.T) {
