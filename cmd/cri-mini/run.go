@@ -60,6 +60,9 @@ func (c *runCmd) runAt(ctx context.Context, e *config.Endpoint, image string, co
 	if err != nil {
 		return err
 	}
+	if rootfs != "" {
+		container.Image.UserSpecifiedImage = rootfs
+	}
 	session, err := daemon.Run(ctx, admin.RunRequest{Pod: pod, Container: container, Rootfs: rootfs})
 	if err != nil {
 		return err

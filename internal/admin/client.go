@@ -56,7 +56,7 @@ func (c Client) Import(ctx context.Context, r ImportRequest) (ImportAnswer, erro
 
 // Pull fetches an image and returns its ID.
 func (c Client) Pull(ctx context.Context, r PullRequest, tell func(Layer)) (string, error) {
-	conn, body, err := c.post(ctx, pathPull, r)
+	conn, body, _, err := c.post(ctx, pathPull, r)
 	if err != nil {
 		return "", err
 	}
@@ -94,15 +94,18 @@ func (c Client) Run(ctx context.Context, r RunRequest) (*Session, error) {
 }
 
 func (c Client) converse(ctx context.Context, path string, request any) (*Session, error) {
-	conn, rest, err := c.post(ctx, path, request)
+	conn, rest, free, err := c.post(ctx, path, request)
 	if err != nil {
 		return nil, err
+	}
+	if !free() {
+		return nil, ctx.Err()
 	}
 	return newSession(conn, rest), nil
 }
 
 func (c Client) call(ctx context.Context, path string, request, answer any) error {
-	conn, body, err := c.post(ctx, path, request)
+	conn, body, _, err := c.post(ctx, path, request)
 	if err != nil {
 		return err
 	}
@@ -126,21 +129,20 @@ func (c Client) lost(ctx context.Context, err error) error {
 }
 
 // post sends a request and gives what follows a good answer's head. The
-// connection ends with ctx.
-func (c Client) post(ctx context.Context, path string, request any) (net.Conn, io.Reader, error) {
+// connection ends with ctx, unless free is called before.
+func (c Client) post(ctx context.Context, path string, request any) (conn net.Conn, rest io.Reader, free func() bool, err error) {
 	text, err := json.Marshal(request)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://cri-mini"+path, bytes.NewReader(text))
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	conn, err := c.dial(ctx)
-	if err != nil {
-		return nil, nil, err
+	if conn, err = c.dial(ctx); err != nil {
+		return nil, nil, nil, err
 	}
-	context.AfterFunc(ctx, func() { conn.Close() })
+	free = context.AfterFunc(ctx, func() { conn.Close() })
 	buffer := bufio.NewReader(conn)
 	var answer *http.Response
 	if err = r.Write(conn); err == nil {
@@ -148,22 +150,22 @@ func (c Client) post(ctx context.Context, path string, request any) (net.Conn, i
 	}
 	if err != nil {
 		conn.Close()
-		return nil, nil, c.lost(ctx, err)
+		return nil, nil, nil, c.lost(ctx, err)
 	}
 	switch answer.StatusCode {
 	case http.StatusOK:
-		return conn, answer.Body, nil
+		return conn, answer.Body, free, nil
 	case http.StatusSwitchingProtocols:
-		return conn, buffer, nil
+		return conn, buffer, free, nil
 	}
 	defer conn.Close()
 	words, err := io.ReadAll(answer.Body)
 	if err != nil {
-		return nil, nil, c.lost(ctx, err)
+		return nil, nil, nil, c.lost(ctx, err)
 	}
 	said := strings.TrimSpace(string(words))
 	if code, err := strconv.Atoi(answer.Header.Get(startCode)); err == nil {
-		return nil, nil, &StartError{Code: code, Words: said}
+		return nil, nil, nil, &StartError{Code: code, Words: said}
 	}
-	return nil, nil, errors.New(said)
+	return nil, nil, nil, errors.New(said)
 }

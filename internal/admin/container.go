@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"syscall"
 	"time"
 
@@ -22,7 +23,12 @@ func (s *Server) exec(ctx context.Context, r ExecRequest) (*talk, error) {
 		return nil, err
 	}
 	run, err := c.Exec(context.WithoutCancel(ctx), r.Args, r.TTY, podsandbox.ExecIO{Stdin: r.Stdin, Stdout: true, Stderr: !r.TTY})
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, &StartError{Code: 127, Words: err.Error()}
+	case errors.Is(err, fs.ErrPermission):
+		return nil, &StartError{Code: 126, Words: err.Error()}
+	case err != nil:
 		return nil, err
 	}
 	p := program{resize: run.Resize, wait: run.Wait, stdin: run.Stdin(), stdout: run.Stdout(), stderr: run.Stderr()}

@@ -31,9 +31,9 @@ func (v *View) namespaces(dir string, podPID int) error {
 		}
 		n := Namespace{Kind: kind.name, ID: id}
 		switch {
-		case id == link(1, kind.name):
+		case id == ofHost(kind.name):
 			n.Shared = "host"
-		case ofPod[kind.name], podPID != 0 && id == link(podPID, kind.name):
+		case ofPod[kind.name], podPID != 0 && id == link(podPID, kind.name), kind.name == "pid" && !v.first:
 			n.Shared = "pod"
 		}
 		v.Namespaces = append(v.Namespaces, n)
@@ -47,6 +47,15 @@ func link(pid int, kind string) string {
 		return ""
 	}
 	return id
+}
+
+// ofHost is the namespace of the machine's first process or, where that may
+// not be looked at, our own.
+func ofHost(kind string) string {
+	if id := link(1, kind); id != "" {
+		return id
+	}
+	return link(os.Getpid(), kind)
 }
 
 // nsenter leaves out what is the host's anyway.

@@ -31,6 +31,8 @@ type View struct {
 	Cgroup       Cgroup
 	Mounts       []Mount
 	Nsenter      string // a command that enters the process's namespaces
+
+	first bool // process of its PID namespace
 }
 
 // Namespace is one of the process's namespaces.
@@ -91,6 +93,8 @@ func (v *View) status(dir string) error {
 			v.User = value
 		case "Gid":
 			v.Group = value
+		case "NSpid": // in each namespace, the innermost last
+			v.first = strings.HasSuffix(value, " 1") || value == "1"
 		case "NoNewPrivs":
 			v.NoNewPrivs = value == "1"
 		case "Seccomp":
