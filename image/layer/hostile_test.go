@@ -253,6 +253,7 @@ func TestLimitsAreKept(t *testing.T) {
 		{"entries", func(l *Limits) { l.Entries = 3 }, []item{file("a", ""), file("a", ""), file("a", ""), file("a", "")}, `more than 3 entries`},
 		{"parents nobody described", func(l *Limits) { l.Entries = 10 }, []item{file("a/b/c/d/e/f/g/h/i/j/k", "")}, `more than 10 inodes`},
 		{"metadata", func(l *Limits) { l.Metadata = 100 }, []item{file("a", ""), symlink("b", strings.Repeat("t", 100))}, `entry "b": more than 100 bytes of names`},
+		{"names of hard links", func(l *Limits) { l.Metadata = 100 }, []item{file("a", ""), hardlink(strings.Repeat("b", 100), "a")}, `more than 100 bytes of names`},
 		{"sparse", func(l *Limits) { l.Sparse = 1 << 20 }, nil, `entry "z": more than 1048576 bytes in sparse files`},
 		{"archive", func(l *Limits) { l.Archive = 4096 }, []item{file("a", strings.Repeat("x", 5000))}, `archive of more than 4096 bytes`},
 	}

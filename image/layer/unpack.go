@@ -185,7 +185,9 @@ func (u *unpacker) hardLink(e entry) error {
 			return err
 		}
 	}
-	u.metadata += int64(len(name))
+	if err := u.remember(len(name)); err != nil {
+		return err
+	}
 	return u.add(dir, name, node, func() error { return u.build.link(dir, name, oldDir, oldName) })
 }
 
@@ -247,7 +249,7 @@ func (u *unpacker) makeDir(dir *tree.Node, name string, old *tree.Node) (*tree.N
 			return nil, err
 		}
 	}
-	if err := u.charge(entry{node: n}); err != nil {
+	if err := u.charge(entry{node: n, path: []string{name}}); err != nil {
 		return nil, err
 	}
 	return n, u.add(dir, name, n, func() error { return u.build.create(dir, name, n) })
@@ -279,20 +281,28 @@ func (u *unpacker) charge(e entry) error {
 	if u.inodes >= u.limits.Entries {
 		return invalidf("more than %d inodes", u.limits.Entries)
 	}
-	u.metadata += int64(len(e.node.Target))
+	bytes := len(e.node.Target)
 	if n := len(e.path); n > 0 {
-		u.metadata += int64(len(e.path[n-1]))
+		bytes += len(e.path[n-1])
 	}
 	for _, x := range e.node.Xattrs {
-		u.metadata += int64(len(x.Name) + len(x.Value))
+		bytes += len(x.Name) + len(x.Value)
 	}
-	if u.metadata > u.limits.Metadata {
-		return invalidf("more than %d bytes of names, links and xattrs", u.limits.Metadata)
+	if err := u.remember(bytes); err != nil {
+		return err
 	}
 	if e.sparse {
 		if u.sparse += e.node.Size; u.sparse > u.limits.Sparse || u.sparse < 0 {
 			return invalidf("more than %d bytes in sparse files", u.limits.Sparse)
 		}
+	}
+	return nil
+}
+
+// remember counts what the tree keeps in memory.
+func (u *unpacker) remember(bytes int) error {
+	if u.metadata += int64(bytes); u.metadata > u.limits.Metadata {
+		return invalidf("more than %d bytes of names, links and xattrs", u.limits.Metadata)
 	}
 	return nil
 }
