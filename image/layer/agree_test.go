@@ -148,25 +148,14 @@ func (nowhere) close() error                                      { return nil }
 
 // memoryStores are stores of both forms in memory: thousands of layers come and
 // go here, and a disk may take milliseconds for each file that is deleted.
-// Images need a ramfs, for tmpfs cannot back a mount; it is mounted nowhere.
+// Images need a ramfs, for tmpfs cannot back a mount.
 func memoryStores(t testing.TB, limits Limits) (directories, images Store) {
 	t.Helper()
-	shm, err := os.MkdirTemp("/dev/shm", "layer-test-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(shm) })
-	ram, err := mountDetached("ramfs", func(int) error { return nil })
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { unix.Close(ram) })
-	writable(t, ram)
 	for _, s := range []struct {
-		form, root string
-		into       *Store
-	}{{Directory, shm, &directories}, {Erofs, fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), ram), &images}} {
-		opened, err := open(s.root, s.form, []Option{WithLimits(limits)})
+		form, memory string
+		into         *Store
+	}{{Directory, "tmpfs", &directories}, {Erofs, "ramfs", &images}} {
+		opened, err := open(memory(t, s.memory), s.form, []Option{WithLimits(limits)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -174,6 +163,19 @@ func memoryStores(t testing.TB, limits Limits) (directories, images Store) {
 		*s.into = opened
 	}
 	return directories, images
+}
+
+// memory is a folder in a file system of the given type that is mounted
+// nowhere, so that nothing is left of it even when the test is killed.
+func memory(t testing.TB, fsType string) string {
+	t.Helper()
+	fd, err := mountDetached(fsType, func(int) error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	writable(t, fd)
+	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), fd)
 }
 
 func TestImagesOfRandomArchivesPassTheCheckOfErofsUtils(t *testing.T) {

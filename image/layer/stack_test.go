@@ -147,11 +147,7 @@ func TestProbe(t *testing.T) {
 // says so at once instead of at the first container.
 func TestErofsIsRefusedWhereItCannotBeMounted(t *testing.T) {
 	var missing *ErrUnsupported
-	dir, err := os.MkdirTemp("/dev/shm", "layer-test-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	dir := memory(t, "tmpfs")
 	if _, err := Open(dir, Erofs); !errors.As(err, &missing) || missing.Feature != "file-backed erofs mount" {
 		t.Errorf("Open(erofs) on tmpfs: %v, want a missing feature", err)
 	}
