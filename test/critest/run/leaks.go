@@ -91,13 +91,14 @@ func processes(s snapshot, _ *instance.Daemon) error {
 	return err
 }
 
-// files lists what may not outlive the pods. Images are not among it: keeping
-// them is what the root directory is for.
+// files lists what may not outlive the pods. Images may: keeping them is what
+// the root directory is for. So may locks, whose removal would be a race, and
+// the monitor's last words.
 func files(s snapshot, d *instance.Daemon) error {
 	for _, dir := range []string{"/run/cri-mini", "/var/lib/cri-mini", "/etc/cri-mini", "/run/netns", d.Root(), d.State()} {
 		err := walk(dir, func(path string, entry os.DirEntry) {
 			inside, _ := filepath.Rel(d.Root(), path)
-			if top, _, _ := strings.Cut(inside, "/"); !entry.IsDir() && top != "images" && top != "layers" && top != "blobs" {
+			if top, _, _ := strings.Cut(inside, "/"); !entry.IsDir() && !slices.Contains(mayStay, top) && !slices.Contains(mayStay, entry.Name()) {
 				s["file "+path] = true
 			}
 		})
@@ -107,6 +108,8 @@ func files(s snapshot, d *instance.Daemon) error {
 	}
 	return nil
 }
+
+var mayStay = []string{"images", "layers", "lock", "monitor.log"}
 
 // walk calls visit for all below dir. What vanishes meanwhile is not there.
 func walk(dir string, visit func(string, os.DirEntry)) error {

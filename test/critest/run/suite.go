@@ -48,7 +48,9 @@ func (o *options) runSuite(endpoint, digest string) (*result, error) {
 	defer log.Close()
 
 	arguments := []string{
-		"-runtime-endpoint=" + endpoint, "-ginkgo.json-report=" + report, "-ginkgo.no-color", "-ginkgo.timeout=25m",
+		"-runtime-endpoint=" + endpoint, "-ginkgo.json-report=" + report, "-ginkgo.no-color", "-ginkgo.v",
+		// A hanging spec is ended by the first; the second shows where it hangs.
+		"-ginkgo.timeout=12m", "-ginkgo.poll-progress-after=90s",
 		"-runtime-service-timeout=70s", "-image-service-timeout=70s",
 	}
 	if o.focus != "" {
