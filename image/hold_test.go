@@ -8,44 +8,46 @@ import (
 )
 
 func TestRemovedImageKeepsItsLayersForItsHolders(t *testing.T) {
-	for _, restart := range []bool{false, true} {
-		f := newFixture(t, testregistry.Options{})
-		f.r.Push("app", "1", image(text("a", "a"), text("b", "b")))
-		img := f.pull("app:1")
-		for _, owner := range []string{"one", "two", "two"} {
-			if err := f.Hold(img.ID, owner); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := f.Remove(f.name("app:1")); err != nil {
-			t.Fatal(err)
-		}
-		if restart {
-			f.restart()
-			for _, owner := range []string{"one", "two"} {
+	inBothForms(t, func(t *testing.T, form string) {
+		for _, restart := range []bool{false, true} {
+			f := newFixtureIn(t, form, testregistry.Options{})
+			f.r.Push("app", "1", image(text("a", "a"), text("b", "b")))
+			img := f.pull("app:1")
+			for _, owner := range []string{"one", "two", "two"} {
 				if err := f.Hold(img.ID, owner); err != nil {
-					t.Fatalf("hold again: %v", err)
+					t.Fatal(err)
 				}
 			}
-			f.collect()
+			if err := f.Remove(f.name("app:1")); err != nil {
+				t.Fatal(err)
+			}
+			if restart {
+				f.restart()
+				for _, owner := range []string{"one", "two"} {
+					if err := f.Hold(img.ID, owner); err != nil {
+						t.Fatalf("hold again: %v", err)
+					}
+				}
+				f.collect()
+			}
+			if _, err := f.Get(img.ID); !errors.Is(err, ErrNotFound) || len(f.List()) != 0 {
+				t.Errorf("a removed image is shown: %v, %v", err, f.List())
+			}
+			f.Release("one")
+			f.Release("nobody")
+			if got := f.read(img.ID, "b"); got != "b" {
+				t.Errorf("held layer says %q", got)
+			}
+			f.Release("two")
+			if _, err := f.Layers(img.ID); !errors.Is(err, ErrNotFound) {
+				t.Errorf("Layers after the last release: %v", err)
+			}
+			if err := f.Hold(img.ID, "three"); !errors.Is(err, ErrNotFound) {
+				t.Errorf("Hold of what is gone: %v", err)
+			}
+			f.wantEmpty("after the last release")
 		}
-		if _, err := f.Get(img.ID); !errors.Is(err, ErrNotFound) || len(f.List()) != 0 {
-			t.Errorf("a removed image is shown: %v, %v", err, f.List())
-		}
-		f.Release("one")
-		f.Release("nobody")
-		if got := f.read(img.ID, "b"); got != "b" {
-			t.Errorf("held layer says %q", got)
-		}
-		f.Release("two")
-		if _, err := f.Layers(img.ID); !errors.Is(err, ErrNotFound) {
-			t.Errorf("Layers after the last release: %v", err)
-		}
-		if err := f.Hold(img.ID, "three"); !errors.Is(err, ErrNotFound) {
-			t.Errorf("Hold of what is gone: %v", err)
-		}
-		f.wantEmpty("after the last release")
-	}
+	})
 }
 
 func TestCollectRemovesImagesThatNobodyHoldsAfterRestart(t *testing.T) {

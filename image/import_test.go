@@ -131,35 +131,37 @@ func zst(data []byte) []byte {
 }
 
 func TestImportOfArchives(t *testing.T) {
-	const name = "registry.test/imported:1"
-	for kind, path := range map[string]string{
-		"layout folder": layout(name).folder(t),
-		"layout tar":    file(t, "a.tar", layout(name).tar()),
-		"layout tar.gz": file(t, "a.tar.gz", gz(layout(name).tar())),
-		"docker tar":    file(t, "d.tar", dockerSave(name).tar()),
-		"docker zst":    file(t, "d.tar.zst", zst(dockerSave(name).tar())),
-		"docker folder": dockerSave(name).folder(t),
-	} {
-		t.Run(kind, func(t *testing.T) {
-			f := newFixture(t, testregistry.Options{})
-			images, err := f.ImportArchive(t.Context(), path, "")
-			if err != nil || len(images) != 1 || !reflect.DeepEqual(images[0].Tags, []string{name}) {
-				t.Fatalf("ImportArchive = %+v, %v", images, err)
-			}
-			if got := f.read(images[0].ID, "a"); got != "image 0" {
-				t.Errorf("file says %q", got)
-			}
-			if isLayout := strings.HasPrefix(kind, "layout"); isLayout != (len(images[0].Digests) == 1) {
-				t.Errorf("Digests %q", images[0].Digests)
-			}
-			again, err := f.ImportArchive(t.Context(), path, "registry.test/other")
-			if err != nil || again[0].ID != images[0].ID || !slices.Contains(again[0].Tags, "registry.test/other:latest") {
-				t.Errorf("with a name: %+v, %v", again, err)
-			}
-			f.Remove(name)
-			f.wantEmpty(kind)
-		})
-	}
+	inBothForms(t, func(t *testing.T, form string) {
+		const name = "registry.test/imported:1"
+		for kind, path := range map[string]string{
+			"layout folder": layout(name).folder(t),
+			"layout tar":    file(t, "a.tar", layout(name).tar()),
+			"layout tar.gz": file(t, "a.tar.gz", gz(layout(name).tar())),
+			"docker tar":    file(t, "d.tar", dockerSave(name).tar()),
+			"docker zst":    file(t, "d.tar.zst", zst(dockerSave(name).tar())),
+			"docker folder": dockerSave(name).folder(t),
+		} {
+			t.Run(kind, func(t *testing.T) {
+				f := newFixtureIn(t, form, testregistry.Options{})
+				images, err := f.ImportArchive(t.Context(), path, "")
+				if err != nil || len(images) != 1 || !reflect.DeepEqual(images[0].Tags, []string{name}) {
+					t.Fatalf("ImportArchive = %+v, %v", images, err)
+				}
+				if got := f.read(images[0].ID, "a"); got != "image 0" {
+					t.Errorf("file says %q", got)
+				}
+				if isLayout := strings.HasPrefix(kind, "layout"); isLayout != (len(images[0].Digests) == 1) {
+					t.Errorf("Digests %q", images[0].Digests)
+				}
+				again, err := f.ImportArchive(t.Context(), path, "registry.test/other")
+				if err != nil || again[0].ID != images[0].ID || !slices.Contains(again[0].Tags, "registry.test/other:latest") {
+					t.Errorf("with a name: %+v, %v", again, err)
+				}
+				f.Remove(name)
+				f.wantEmpty(kind)
+			})
+		}
+	})
 }
 
 func TestImportFromAStream(t *testing.T) {

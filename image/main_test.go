@@ -2,6 +2,7 @@ package image
 
 import (
 	"bytes"
+	"errors"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -17,11 +18,12 @@ import (
 	"cri-mini/internal/testregistry"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 )
 
 func TestMain(m *testing.M) {
-	if len(os.Args) == 4 && os.Args[1] == pullAndDie {
-		pullUntilKilled(os.Args[2], os.Args[3])
+	if len(os.Args) == 5 && os.Args[1] == pullAndDie {
+		pullUntilKilled(os.Args[2], os.Args[3], os.Args[4])
 	}
 	leakcheck.Main(m)
 }
@@ -38,7 +40,26 @@ type fixture struct {
 
 func newFixture(t *testing.T, o testregistry.Options) *fixture {
 	t.Helper()
-	f := &fixture{t: t, r: testregistry.New(o), root: t.TempDir(), form: layer.Directory, log: &bytes.Buffer{}}
+	return newFixtureIn(t, layer.Directory, o)
+}
+
+// inBothForms runs a test for layers as folders and, if the kernel can mount
+// them, as EROFS images.
+func inBothForms(t *testing.T, test func(t *testing.T, form string)) {
+	for _, form := range []string{layer.Directory, layer.Erofs} {
+		t.Run(form, func(t *testing.T) {
+			var missing *layer.ErrUnsupported
+			if err := layer.Probe(t.TempDir()); form == layer.Erofs && errors.As(err, &missing) {
+				t.Skip(err)
+			}
+			test(t, form)
+		})
+	}
+}
+
+func newFixtureIn(t *testing.T, form string, o testregistry.Options) *fixture {
+	t.Helper()
+	f := &fixture{t: t, r: testregistry.New(o), root: t.TempDir(), form: form, log: &bytes.Buffer{}}
 	t.Cleanup(f.r.Close)
 	f.open()
 	t.Cleanup(func() { f.Close() })
@@ -133,12 +154,29 @@ func (f *fixture) read(imageID, name string) string {
 		f.t.Fatal(err)
 	}
 	for i := len(layers) - 1; i >= 0; i-- {
-		if data, err := os.ReadFile(filepath.Join(layers[i].Path, name)); err == nil {
+		if data, err := f.readLayer(layers[i], name); err == nil {
 			return string(data)
 		}
 	}
 	f.t.Errorf("image %s has no file %s", imageID, name)
 	return ""
+}
+
+func (f *fixture) readLayer(l Layer, name string) ([]byte, error) {
+	f.t.Helper()
+	if l.Form == layer.Directory {
+		return os.ReadFile(filepath.Join(l.Path, name))
+	}
+	dir := f.t.TempDir()
+	if err := unix.Mount(l.Path, dir, "erofs", unix.MS_RDONLY, ""); err != nil {
+		f.t.Fatalf("mount %s: %v", l.Path, err)
+	}
+	defer func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			f.t.Error(err)
+		}
+	}()
+	return os.ReadFile(filepath.Join(dir, name))
 }
 
 func image(layers ...testregistry.Layer) testregistry.Image {

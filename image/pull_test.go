@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"os"
 	"reflect"
 	"strings"
 	"sync"
@@ -21,41 +20,43 @@ import (
 )
 
 func TestPulledImageIsTheSameByEveryReference(t *testing.T) {
-	f := newFixture(t, testregistry.Options{TLS: true})
-	pushed := f.r.Push("team/app", "latest", image(text("a", "lower"), text("b", "upper")))
-	img := f.pull("team/app")
-	if img.ID != pushed.ID || img.Size == 0 {
-		t.Errorf("ID %s, size %d; want %s and a size", img.ID, img.Size, pushed.ID)
-	}
-	if want := []string{f.name("team/app:latest")}; !reflect.DeepEqual(img.Tags, want) {
-		t.Errorf("Tags %q, want %q", img.Tags, want)
-	}
-	if want := []string{f.name("team/app@" + pushed.Digest.String())}; !reflect.DeepEqual(img.Digests, want) {
-		t.Errorf("Digests %q, want %q", img.Digests, want)
-	}
-	if c := img.Config; c.Cmd[0] != "/bin/hello" || c.Env[0] != "A=b" || c.WorkingDir != "/srv" {
-		t.Errorf("Config %+v", c)
-	}
-	bare := strings.TrimPrefix(img.ID, "sha256:")
-	for _, name := range []string{f.name("team/app"), img.Tags[0], img.Digests[0], img.ID, bare, short(img.ID), img.Tags[0] + "@" + pushed.Digest.String()} {
-		if got, err := f.Get(name); err != nil || !reflect.DeepEqual(got, img) {
-			t.Errorf("Get(%s) = %+v, %v; want %+v", name, got, err, img)
+	inBothForms(t, func(t *testing.T, form string) {
+		f := newFixtureIn(t, form, testregistry.Options{TLS: true})
+		pushed := f.r.Push("team/app", "latest", image(text("a", "lower"), text("b", "upper")))
+		img := f.pull("team/app")
+		if img.ID != pushed.ID || img.Size == 0 {
+			t.Errorf("ID %s, size %d; want %s and a size", img.ID, img.Size, pushed.ID)
 		}
-	}
-	if list := f.List(); len(list) != 1 || !reflect.DeepEqual(list[0], img) {
-		t.Errorf("List() = %+v, want the image", list)
-	}
-	if got := f.read(img.ID, "a") + " " + f.read(img.ID, "b"); got != "lower upper" {
-		t.Errorf("files say %q", got)
-	}
-	for _, name := range []string{f.name("team/app:other"), f.name("other"), digest.FromString("x").String(), "0123456789", bare[:5]} {
-		if got, err := f.Get(name); !errors.Is(err, ErrNotFound) {
-			t.Errorf("Get(%s) = %v, %v; want ErrNotFound", name, got.ID, err)
+		if want := []string{f.name("team/app:latest")}; !reflect.DeepEqual(img.Tags, want) {
+			t.Errorf("Tags %q, want %q", img.Tags, want)
 		}
-	}
-	if _, err := f.Get("BAD NAME"); !errors.Is(err, reference.ErrInvalid) {
-		t.Errorf("Get of a bad name = %v, want ErrInvalid", err)
-	}
+		if want := []string{f.name("team/app@" + pushed.Digest.String())}; !reflect.DeepEqual(img.Digests, want) {
+			t.Errorf("Digests %q, want %q", img.Digests, want)
+		}
+		if c := img.Config; c.Cmd[0] != "/bin/hello" || c.Env[0] != "A=b" || c.WorkingDir != "/srv" {
+			t.Errorf("Config %+v", c)
+		}
+		bare := strings.TrimPrefix(img.ID, "sha256:")
+		for _, name := range []string{f.name("team/app"), img.Tags[0], img.Digests[0], img.ID, bare, short(img.ID), img.Tags[0] + "@" + pushed.Digest.String()} {
+			if got, err := f.Get(name); err != nil || !reflect.DeepEqual(got, img) {
+				t.Errorf("Get(%s) = %+v, %v; want %+v", name, got, err, img)
+			}
+		}
+		if list := f.List(); len(list) != 1 || !reflect.DeepEqual(list[0], img) {
+			t.Errorf("List() = %+v, want the image", list)
+		}
+		if got := f.read(img.ID, "a") + " " + f.read(img.ID, "b"); got != "lower upper" {
+			t.Errorf("files say %q", got)
+		}
+		for _, name := range []string{f.name("team/app:other"), f.name("other"), digest.FromString("x").String(), "0123456789", bare[:5]} {
+			if got, err := f.Get(name); !errors.Is(err, ErrNotFound) {
+				t.Errorf("Get(%s) = %v, %v; want ErrNotFound", name, got.ID, err)
+			}
+		}
+		if _, err := f.Get("BAD NAME"); !errors.Is(err, reference.ErrInvalid) {
+			t.Errorf("Get of a bad name = %v, want ErrInvalid", err)
+		}
+	})
 }
 
 func TestPullByDigestGivesNoTag(t *testing.T) {
@@ -71,42 +72,21 @@ func TestPullByDigestGivesNoTag(t *testing.T) {
 }
 
 func TestCompressionsAndTypes(t *testing.T) {
-	for _, docker := range []bool{true, false} {
-		for _, c := range []string{testregistry.Gzip, testregistry.Zstd, testregistry.None} {
-			f := newFixture(t, testregistry.Options{})
-			l := text("a", c)
-			l.Compression = c
-			img := image(l)
-			img.Docker = docker
-			f.r.Push("app", "1", img)
-			if got := f.read(f.pull("app:1").ID, "a"); got != c {
-				t.Errorf("docker=%v %s: file says %q", docker, c, got)
+	inBothForms(t, func(t *testing.T, form string) {
+		for _, docker := range []bool{true, false} {
+			for _, c := range []string{testregistry.Gzip, testregistry.Zstd, testregistry.None} {
+				f := newFixtureIn(t, form, testregistry.Options{})
+				l := text("a", c)
+				l.Compression = c
+				img := image(l)
+				img.Docker = docker
+				f.r.Push("app", "1", img)
+				if got := f.read(f.pull("app:1").ID, "a"); got != c {
+					t.Errorf("docker=%v %s: file says %q", docker, c, got)
+				}
 			}
 		}
-	}
-}
-
-func TestErofsLayers(t *testing.T) {
-	if err := layer.Probe(t.TempDir()); err != nil {
-		var missing *layer.ErrUnsupported
-		if errors.As(err, &missing) {
-			t.Skip(err)
-		}
-		t.Fatal(err)
-	}
-	f := newFixture(t, testregistry.Options{})
-	f.Close()
-	f.root, f.form = t.TempDir(), layer.Erofs
-	f.open()
-	f.r.Push("app", "1", image(text("a", "a")))
-	img := f.pull("app:1")
-	layers, err := f.Layers(img.ID)
-	if err != nil || len(layers) != 1 || layers[0].Form != layer.Erofs {
-		t.Fatalf("Layers = %+v, %v", layers, err)
-	}
-	if info, err := os.Stat(layers[0].Path); err != nil || !info.Mode().IsRegular() {
-		t.Fatalf("%s: %v, %v; want a file", layers[0].Path, info, err)
-	}
+	})
 }
 
 func TestOneImageUnderManyNamesIsRemovedWithAll(t *testing.T) {
@@ -172,59 +152,61 @@ func TestTagMovesToTheImagePulledLast(t *testing.T) {
 // TestBadImagesAreRefusedAndLeaveNothing holds it for what only shows while or
 // after unpacking; the registry package has its own for the rest.
 func TestBadImagesAreRefusedAndLeaveNothing(t *testing.T) {
-	good := text("good", strings.Repeat("good", 1000))
-	user := func(u string) testregistry.Image {
-		img := image(good)
-		img.Config.User = u
-		return img
-	}
-	wrongID := good
-	wrongID.DiffID = digest.FromString("other")
-	sha512 := good
-	sha512.DiffID = digest.SHA512.FromString("other")
-	broken := text("broken", "x")
-	broken.Blob = []byte("\x1f\x8bthis is not gzip")
-	cut := text("cut", strings.Repeat("x", 100_000))
-	cut.Compression = testregistry.None
-	cut.Tar = cut.Archive()[:5000]
-	xz := text("xz", "x")
-	xz.Blob = []byte("\xfd7zXZ\x00 is not known here")
-	arm := image(good)
-	arm.Platform.Architecture = "s390x"
-	zero := image(good)
-	zero.Config.Env = []string{"A=b\x00c"}
-	for name, test := range map[string]struct {
-		img  testregistry.Image
-		want []string
-	}{
-		"wrong diff id":   {image(good, wrongID), []string{"layer 2 of 2", wrongID.DiffID.String()}},
-		"sha512 diff id":  {image(good, sha512), []string{"diff id 1", "sha512"}},
-		"escaping path":   {image(good, testregistry.Layer{Files: []testregistry.File{{Name: "../../etc/evil", Data: "x"}}}), []string{"layer 2 of 2", "evil"}},
-		"no archive":      {image(good, testregistry.Layer{Tar: []byte(strings.Repeat("junk", 1000))}), []string{"layer 2 of 2"}},
-		"broken gzip":     {image(good, broken), []string{"layer 2 of 2", "gzip"}},
-		"cut archive":     {image(good, cut), []string{"layer 2 of 2", "cut"}},
-		"unknown packing": {image(good, xz), []string{"layer 2 of 2", "compression"}},
-		"other platform":  {arm, []string{"s390x"}},
-		"user too large":  {user("2147483648"), []string{"User", "2147483648"}},
-		"group too large": {user("1:99999999999999999999"), []string{"User", "99999999999999999999"}},
-		"user negative":   {user("-1"), []string{"User", "-1"}},
-		"zero byte":       {zero, []string{"Env"}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			f := newFixture(t, testregistry.Options{})
-			f.r.Push("app", "1", test.img)
-			_, err := f.Pull(t.Context(), f.name("app:1"), PullOptions{})
-			if err == nil {
-				t.Fatal("it was pulled")
-			}
-			for _, want := range append(test.want, f.name("app:1")) {
-				if !strings.Contains(err.Error(), want) && want != f.name("app:1") {
-					t.Errorf("error %q does not have %q", err, want)
+	inBothForms(t, func(t *testing.T, form string) {
+		good := text("good", strings.Repeat("good", 1000))
+		user := func(u string) testregistry.Image {
+			img := image(good)
+			img.Config.User = u
+			return img
+		}
+		wrongID := good
+		wrongID.DiffID = digest.FromString("other")
+		sha512 := good
+		sha512.DiffID = digest.SHA512.FromString("other")
+		broken := text("broken", "x")
+		broken.Blob = []byte("\x1f\x8bthis is not gzip")
+		cut := text("cut", strings.Repeat("x", 100_000))
+		cut.Compression = testregistry.None
+		cut.Tar = cut.Archive()[:5000]
+		xz := text("xz", "x")
+		xz.Blob = []byte("\xfd7zXZ\x00 is not known here")
+		arm := image(good)
+		arm.Platform.Architecture = "s390x"
+		zero := image(good)
+		zero.Config.Env = []string{"A=b\x00c"}
+		for name, test := range map[string]struct {
+			img  testregistry.Image
+			want []string
+		}{
+			"wrong diff id":   {image(good, wrongID), []string{"layer 2 of 2", wrongID.DiffID.String()}},
+			"sha512 diff id":  {image(good, sha512), []string{"diff id 1", "sha512"}},
+			"escaping path":   {image(good, testregistry.Layer{Files: []testregistry.File{{Name: "../../etc/evil", Data: "x"}}}), []string{"layer 2 of 2", "evil"}},
+			"no archive":      {image(good, testregistry.Layer{Tar: []byte(strings.Repeat("junk", 1000))}), []string{"layer 2 of 2"}},
+			"broken gzip":     {image(good, broken), []string{"layer 2 of 2", "gzip"}},
+			"cut archive":     {image(good, cut), []string{"layer 2 of 2", "cut"}},
+			"unknown packing": {image(good, xz), []string{"layer 2 of 2", "compression"}},
+			"other platform":  {arm, []string{"s390x"}},
+			"user too large":  {user("2147483648"), []string{"User", "2147483648"}},
+			"group too large": {user("1:99999999999999999999"), []string{"User", "99999999999999999999"}},
+			"user negative":   {user("-1"), []string{"User", "-1"}},
+			"zero byte":       {zero, []string{"Env"}},
+		} {
+			t.Run(name, func(t *testing.T) {
+				f := newFixtureIn(t, form, testregistry.Options{})
+				f.r.Push("app", "1", test.img)
+				_, err := f.Pull(t.Context(), f.name("app:1"), PullOptions{})
+				if err == nil {
+					t.Fatal("it was pulled")
 				}
-			}
-			f.wantEmpty(name)
-		})
-	}
+				for _, want := range append(test.want, f.name("app:1")) {
+					if !strings.Contains(err.Error(), want) && want != f.name("app:1") {
+						t.Errorf("error %q does not have %q", err, want)
+					}
+				}
+				f.wantEmpty(name)
+			})
+		}
+	})
 }
 
 func TestUnknownImageAndBadNames(t *testing.T) {
@@ -352,42 +334,44 @@ func TestWrongPasswordDoesNotStopAPullWithTheRightOne(t *testing.T) {
 }
 
 func TestPullsAndRemovalsAtTheSameTime(t *testing.T) {
-	f := newFixture(t, testregistry.Options{})
-	shared := text("shared", "s")
-	f.r.Push("a", "1", image(shared, text("x", "a")))
-	f.r.Push("b", "1", image(shared, text("x", "b")))
-	var wg sync.WaitGroup
-	for _, n := range []string{"a:1", "b:1", "a:1"} {
-		wg.Go(func() {
-			for range 30 {
-				img, err := f.Pull(t.Context(), f.name(n), PullOptions{})
-				if err != nil {
-					t.Errorf("pull %s: %v", n, err)
-				}
-				// A pulled image has its layers, unless it is gone as a whole.
-				if err := f.Hold(img.ID, n); err == nil {
-					if _, err := f.Layers(img.ID); err != nil {
-						t.Errorf("held image: %v", err)
+	inBothForms(t, func(t *testing.T, form string) {
+		f := newFixtureIn(t, form, testregistry.Options{})
+		shared := text("shared", "s")
+		f.r.Push("a", "1", image(shared, text("x", "a")))
+		f.r.Push("b", "1", image(shared, text("x", "b")))
+		var wg sync.WaitGroup
+		for _, n := range []string{"a:1", "b:1", "a:1"} {
+			wg.Go(func() {
+				for range 30 {
+					img, err := f.Pull(t.Context(), f.name(n), PullOptions{})
+					if err != nil {
+						t.Errorf("pull %s: %v", n, err)
 					}
-					f.Release(n)
-				} else if !errors.Is(err, ErrNotFound) {
-					t.Error(err)
+					// A pulled image has its layers, unless it is gone as a whole.
+					if err := f.Hold(img.ID, n); err == nil {
+						if _, err := f.Layers(img.ID); err != nil {
+							t.Errorf("held image: %v", err)
+						}
+						f.Release(n)
+					} else if !errors.Is(err, ErrNotFound) {
+						t.Error(err)
+					}
 				}
-			}
-		})
-		wg.Go(func() {
-			for range 60 {
-				if err := f.Remove(f.name(n)); err != nil {
-					t.Errorf("remove %s: %v", n, err)
+			})
+			wg.Go(func() {
+				for range 60 {
+					if err := f.Remove(f.name(n)); err != nil {
+						t.Errorf("remove %s: %v", n, err)
+					}
+					f.List()
 				}
-				f.List()
-			}
-		})
-	}
-	wg.Wait()
-	f.Remove(f.name("a:1"))
-	f.Remove(f.name("b:1"))
-	f.wantEmpty("in the end")
+			})
+		}
+		wg.Wait()
+		f.Remove(f.name("a:1"))
+		f.Remove(f.name("b:1"))
+		f.wantEmpty("in the end")
+	})
 }
 
 func TestProgressTellsOfEveryLayer(t *testing.T) {

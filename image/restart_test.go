@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"cri-mini/image/layer"
 	"cri-mini/internal/testregistry"
 
 	"github.com/opencontainers/go-digest"
@@ -19,24 +18,26 @@ import (
 )
 
 func TestRestartKeepsEverything(t *testing.T) {
-	f := newFixture(t, testregistry.Options{})
-	for _, n := range []string{"a", "b", "c"} {
-		f.r.Push(n, "1", image(text("shared", "s"), text("own", n)))
-		f.pull(n + ":1")
-	}
-	list := f.List()
-	bytes, inodes := f.Usage()
-	f.restart()
-	f.collect()
-	if got := f.List(); !reflect.DeepEqual(got, list) {
-		t.Errorf("List() after restart\n%+v\nwant\n%+v", got, list)
-	}
-	if b, i := f.Usage(); b != bytes || i != inodes || b == 0 || i == 0 {
-		t.Errorf("Usage() after restart %d, %d; want %d, %d", b, i, bytes, inodes)
-	}
-	if bytes < list[0].Size || list[0].Size == 0 {
-		t.Errorf("usage %d, size of one image %d", bytes, list[0].Size)
-	}
+	inBothForms(t, func(t *testing.T, form string) {
+		f := newFixtureIn(t, form, testregistry.Options{})
+		for _, n := range []string{"a", "b", "c"} {
+			f.r.Push(n, "1", image(text("shared", "s"), text("own", n)))
+			f.pull(n + ":1")
+		}
+		list := f.List()
+		bytes, inodes := f.Usage()
+		f.restart()
+		f.collect()
+		if got := f.List(); !reflect.DeepEqual(got, list) {
+			t.Errorf("List() after restart\n%+v\nwant\n%+v", got, list)
+		}
+		if b, i := f.Usage(); b != bytes || i != inodes || b == 0 || i == 0 {
+			t.Errorf("Usage() after restart %d, %d; want %d, %d", b, i, bytes, inodes)
+		}
+		if bytes < list[0].Size || list[0].Size == 0 {
+			t.Errorf("usage %d, size of one image %d", bytes, list[0].Size)
+		}
+	})
 }
 
 func TestCrashLeftoversAreCollected(t *testing.T) {
@@ -129,26 +130,28 @@ func replace(path string, data []byte, old, new string) error {
 }
 
 func TestImageThatLostALayerIsPulledAgain(t *testing.T) {
-	f := newFixture(t, testregistry.Options{})
-	f.r.Push("app", "1", image(text("a", "a"), text("b", "b")))
-	img := f.pull("app:1")
-	if err := f.store.Remove(digest.Digest(img.Layers[1])); err != nil {
-		t.Fatal(err)
-	}
-	f.restart()
-	if list := f.List(); len(list) != 0 {
-		t.Fatalf("an incomplete image is shown: %v", list)
-	}
-	if got := f.pull("app:1"); got.ID != img.ID || f.read(img.ID, "b") != "b" {
-		t.Fatalf("pulled again: %+v", got)
-	}
-	f.restart()
-	f.collect()
-	if got, err := f.Get(f.name("app:1")); err != nil || !reflect.DeepEqual(got, img) {
-		t.Fatalf("after restart: %+v, %v", got, err)
-	}
-	f.Remove(img.ID)
-	f.wantEmpty("in the end")
+	inBothForms(t, func(t *testing.T, form string) {
+		f := newFixtureIn(t, form, testregistry.Options{})
+		f.r.Push("app", "1", image(text("a", "a"), text("b", "b")))
+		img := f.pull("app:1")
+		if err := f.store.Remove(digest.Digest(img.Layers[1])); err != nil {
+			t.Fatal(err)
+		}
+		f.restart()
+		if list := f.List(); len(list) != 0 {
+			t.Fatalf("an incomplete image is shown: %v", list)
+		}
+		if got := f.pull("app:1"); got.ID != img.ID || f.read(img.ID, "b") != "b" {
+			t.Fatalf("pulled again: %+v", got)
+		}
+		f.restart()
+		f.collect()
+		if got, err := f.Get(f.name("app:1")); err != nil || !reflect.DeepEqual(got, img) {
+			t.Fatalf("after restart: %+v, %v", got, err)
+		}
+		f.Remove(img.ID)
+		f.wantEmpty("in the end")
+	})
 }
 
 func TestTagClaimedTwiceAfterCrashGoesToTheYounger(t *testing.T) {
@@ -179,8 +182,8 @@ func TestTagClaimedTwiceAfterCrashGoesToTheYounger(t *testing.T) {
 const pullAndDie = "pull-and-die"
 
 // pullUntilKilled is another process that pulls, to be killed at any moment.
-func pullUntilKilled(root, name string) {
-	s, err := Open(root, Options{LayerForm: layer.Directory})
+func pullUntilKilled(form, root, name string) {
+	s, err := Open(root, Options{LayerForm: form})
 	if err != nil {
 		panic(err)
 	}
@@ -195,48 +198,50 @@ func pullUntilKilled(root, name string) {
 }
 
 func TestKilledAtAnyMomentLeavesNothingAfterCollect(t *testing.T) {
-	f := newFixture(t, testregistry.Options{})
-	var layers []testregistry.Layer
-	for _, n := range []string{"a", "b", "c"} {
-		layers = append(layers, text(n, strings.Repeat(n, 300_000)))
-	}
-	f.r.Push("app", "1", image(layers...))
-	midway := 0
-	for round := range 20 {
-		f.Close()
-		f.r.Forget()
-		cmd := exec.Command("/proc/self/exe", pullAndDie, f.root, f.name("app:1"))
-		cmd.Stderr = os.Stderr
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
+	inBothForms(t, func(t *testing.T, form string) {
+		f := newFixtureIn(t, form, testregistry.Options{})
+		var layers []testregistry.Layer
+		for _, n := range []string{"a", "b", "c"} {
+			layers = append(layers, text(n, strings.Repeat(n, 300_000)))
 		}
-		for f.r.Count("blobs/") == 0 {
-			time.Sleep(time.Millisecond)
-		}
-		time.Sleep(time.Duration(round) * 2 * time.Millisecond)
-		if err := cmd.Process.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		cmd.Wait()
-		if len(f.filesOnDisk()) > 0 {
-			midway++
-		}
-		f.open()
-		f.collect()
-		for _, img := range f.List() {
-			if _, err := f.Layers(img.ID); err != nil {
-				t.Errorf("round %d: an image is shown and has no layers: %v", round, err)
+		f.r.Push("app", "1", image(layers...))
+		midway := 0
+		for round := range 20 {
+			f.Close()
+			f.r.Forget()
+			cmd := exec.Command("/proc/self/exe", pullAndDie, form, f.root, f.name("app:1"))
+			cmd.Stderr = os.Stderr
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
 			}
+			for f.r.Count("blobs/") == 0 {
+				time.Sleep(time.Millisecond)
+			}
+			time.Sleep(time.Duration(round) * 2 * time.Millisecond)
+			if err := cmd.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			cmd.Wait()
+			if len(f.filesOnDisk()) > 0 {
+				midway++
+			}
+			f.open()
+			f.collect()
+			for _, img := range f.List() {
+				if _, err := f.Layers(img.ID); err != nil {
+					t.Errorf("round %d: an image is shown and has no layers: %v", round, err)
+				}
+			}
+			if err := f.Remove(f.name("app:1")); err != nil {
+				t.Fatal(err)
+			}
+			f.wantEmpty("after a kill")
 		}
-		if err := f.Remove(f.name("app:1")); err != nil {
-			t.Fatal(err)
+		if midway < 5 {
+			t.Errorf("only %d of 20 kills came midway", midway)
 		}
-		f.wantEmpty("after a kill")
-	}
-	if midway < 5 {
-		t.Errorf("only %d of 20 kills came midway", midway)
-	}
-	f.pull("app:1")
+		f.pull("app:1")
+	})
 }
 
 func TestOpenRefusesWhatItCannotUse(t *testing.T) {

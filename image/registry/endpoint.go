@@ -70,7 +70,7 @@ func newTransport(h host) (*http.Transport, error) {
 		DialContext:           dial.DialContext,
 		TLSClientConfig:       conf,
 		TLSHandshakeTimeout:   15 * time.Second,
-		ResponseHeaderTimeout: 60 * time.Second,
+		ResponseHeaderTimeout: 30 * time.Second,
 		IdleConnTimeout:       10 * time.Second,
 		MaxIdleConnsPerHost:   16,
 		DisableCompression:    true, // a blob is what its digest says, encoded or not
