@@ -3,6 +3,7 @@ package cri
 import (
 	"log/slog"
 	"net"
+	"time"
 
 	"google.golang.org/grpc"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -50,8 +51,11 @@ type Server struct {
 	Streams *stream.Server
 }
 
-// Serve answers on listener until stop is called; stop lets running calls
-// end.
+// stopPatience is how long calls may go on when the server is to stop. One that
+// is cut off then takes back what it did.
+const stopPatience = 5 * time.Second
+
+// Serve answers on listener until stop is called, which may be done twice.
 func (s *Server) Serve(listener net.Listener, log *slog.Logger) (serve func() error, stop func()) {
 	g := grpc.NewServer(
 		grpc.MaxRecvMsgSize(maxMessage),
@@ -60,5 +64,9 @@ func (s *Server) Serve(listener net.Listener, log *slog.Logger) (serve func() er
 	)
 	criapi.RegisterRuntimeServiceServer(g, s)
 	criapi.RegisterImageServiceServer(g, s)
-	return func() error { return g.Serve(listener) }, g.GracefulStop
+	return func() error { return g.Serve(listener) }, func() {
+		cut := time.AfterFunc(stopPatience, g.Stop)
+		defer cut.Stop()
+		g.GracefulStop()
+	}
 }

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -43,10 +46,14 @@ func (d *daemon) clear(ctx context.Context) error {
 		return err
 	}
 	if err := d.network.Destroy(); err != nil {
-		return errors.Join(fmt.Errorf("network: %w", err))
+		return fmt.Errorf("network: %w", err)
 	}
 	if err := d.executor.Shutdown(ctx); err != nil {
 		return fmt.Errorf("monitor: %w", err)
+	}
+	parent := filepath.Join(d.executor.Cgroups().Path, d.cgroupParent())
+	if err := os.Remove(parent); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("cgroup: %w", err)
 	}
 	d.cleared = true
 	return nil

@@ -21,9 +21,6 @@ func (f *fromFile) Resolve(ctx *kong.Context, _ *kong.Path, flag *kong.Flag) (an
 		f.read = true
 		f.values, f.err = config.Load(chosenFile(ctx))
 	}
-	if f.err != nil {
-		return nil, f.err
-	}
 	if value, ok := f.values[flag.Name]; ok {
 		return value, nil
 	}

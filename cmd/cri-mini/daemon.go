@@ -2,11 +2,11 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"log/slog"
-	"net/http"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -19,7 +19,6 @@ import (
 	"cri-mini/cri"
 	"cri-mini/cri/stream"
 	"cri-mini/image"
-	"cri-mini/internal/admin"
 	"cri-mini/internal/config"
 	"cri-mini/internal/socket"
 	"cri-mini/internal/undo"
@@ -39,11 +38,14 @@ type daemon struct {
 	executor *executor.Executor
 	network  *network.Network
 	pods     *podsandbox.Pods
-	streams  *stream.Server
+	sockets  struct {
+		cri, admin net.Listener
+		streams    *stream.Server
+	}
 	stopCRI  func()
 	failures chan error // of the servers
 
-	wish    chan struct{} // closed when a client wants the end
+	wish    chan struct{} // a client wants the end
 	opened  undo.Stack    // closes what was opened, last first
 	cleared bool          // pods, network and monitor are gone
 }
@@ -68,6 +70,12 @@ func (d *daemon) openLocks(context.Context) error {
 	if d.private != "" {
 		d.opened.Add(func() error { return os.RemoveAll(d.private) })
 	}
+	d.opened.Add(func() error {
+		if !d.cleared {
+			return nil
+		}
+		return os.RemoveAll(d.State)
+	})
 	for _, dir := range []string{d.Root, d.State} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return err
@@ -81,6 +89,24 @@ func (d *daemon) openLocks(context.Context) error {
 			return fmt.Errorf("%s belongs to another running daemon: %w", dir, err)
 		}
 	}
+	return nil
+}
+
+// openSockets comes before anything that would have to be taken back when a
+// socket is in use. Whoever connects waits until we are ready.
+func (d *daemon) openSockets(context.Context) (err error) {
+	if d.sockets.cri, err = socket.Listen(d.endpoint.Path()); err != nil {
+		return err
+	}
+	d.opened.Add(d.sockets.cri.Close)
+	if d.sockets.admin, err = socket.Listen(d.endpoint.AdminPath()); err != nil {
+		return err
+	}
+	d.opened.Add(d.sockets.admin.Close)
+	if d.sockets.streams, err = stream.Listen(d.StreamAddress); err != nil {
+		return err
+	}
+	d.opened.Add(d.sockets.streams.Close)
 	return nil
 }
 
@@ -131,11 +157,12 @@ func (d *daemon) openNetwork(context.Context) (err error) {
 
 func (d *daemon) openPods(ctx context.Context) (err error) {
 	d.pods, err = podsandbox.Open(ctx, podsandbox.Options{
-		Root:     d.Root,
-		Executor: d.executor,
-		Images:   d.images,
-		Network:  d.network,
-		Logger:   d.log,
+		Root:         d.Root,
+		Executor:     d.executor,
+		Images:       d.images,
+		Network:      d.network,
+		Logger:       d.log,
+		CgroupParent: d.cgroupParent(),
 	})
 	if err != nil {
 		return err
@@ -153,61 +180,11 @@ func (d *daemon) openPods(ctx context.Context) (err error) {
 	return nil
 }
 
-func (d *daemon) openStreams(context.Context) (err error) {
-	if d.streams, err = stream.Listen(d.StreamAddress, cri.Streamed{Pods: d.pods}); err != nil {
-		return err
-	}
-	d.failures = make(chan error, 3)
-	d.serve(d.streams.Serve, d.streams.Close)
-	return nil
-}
-
-func (d *daemon) openCRI(context.Context) error {
-	listener, err := socket.Listen(d.endpoint.Path())
-	if err != nil {
-		return err
-	}
-	server := &cri.Server{Node: d.node(), Pods: d.pods, Images: d.images, Network: d.network, Streams: d.streams}
-	serve, stop := server.Serve(listener, d.log)
-	d.stopCRI = stop
-	d.serve(serve, func() error { stop(); return listener.Close() })
-	return nil
-}
-
-func (d *daemon) openAdmin(context.Context) error {
-	listener, err := socket.Listen(d.endpoint.AdminPath())
-	if err != nil {
-		return err
-	}
-	server := (&admin.Server{Pods: d.pods, Images: d.images, Signal: d.executor.Signal, Stop: d.stop, Log: d.log}).HTTP()
-	d.serve(func() error {
-		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-			return err
-		}
-		return nil
-	}, func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), closePatience)
-		defer cancel()
-		return errors.Join(server.Shutdown(ctx), listener.Close()) // the last answer gets out
-	})
-	return nil
-}
-
-// serve runs a server; its failure ends the daemon.
-func (d *daemon) serve(run, stop func() error) {
-	go func() {
-		if err := run(); err != nil {
-			d.failures <- err
-		}
-	}()
-	d.opened.Add(stop)
-}
-
 // closePatience is how long running calls may take to end.
 const closePatience = 10 * time.Second
 
 func (d *daemon) announce() {
-	d.log.Info("cri-mini is ready", "streams", d.streams.Address(), "layers", d.images.Form(), "monitor", d.executor.MonitorPID())
+	d.log.Info("cri-mini is ready", "streams", d.sockets.streams.Address(), "layers", d.images.Form(), "monitor", d.executor.MonitorPID())
 	if err := notify("READY=1"); err != nil {
 		d.log.Warn("service manager not told", "err", err)
 	}
@@ -237,6 +214,17 @@ func (d *daemon) waitForEnd(ctx context.Context) error {
 		return d.clear(context.Background())
 	}
 	return nil
+}
+
+// cgroupParent is where pods without a parent of their own live. Each instance
+// has one, so that the last of them can remove it.
+func (d *daemon) cgroupParent() string {
+	if d.Root == config.DefaultRoot {
+		return "/cri-mini"
+	}
+	h := fnv.New32a()
+	h.Write([]byte(d.Root))
+	return fmt.Sprintf("/cri-mini-%08x", h.Sum32())
 }
 
 var semantic = regexp.MustCompile(`^v?([0-9]+\.[0-9]+\.[0-9]+([-+].*)?)$`)

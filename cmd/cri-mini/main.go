@@ -56,12 +56,13 @@ func main() {
 // execute is the program without its process.
 func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var grammar commandLine
+	file := &fromFile{}
 	parser, err := kong.New(&grammar,
 		kong.Name("cri-mini"),
 		kong.Description("A Kubernetes node runtime in one file."),
 		kong.Vars{"configFile": config.DefaultFile},
 		kong.Writers(stdout, stderr),
-		kong.Resolvers(&fromFile{}),
+		kong.Resolvers(file),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.BindTo(stdout, (*io.Writer)(nil)),
 		kong.Bind(&grammar.Endpoint),
@@ -72,6 +73,9 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 1
 	}
 	command, err := parser.Parse(args)
+	if file.err != nil {
+		err = file.err // kong would name a flag that has nothing to do with it
+	}
 	if err == nil {
 		err = command.Run()
 	}

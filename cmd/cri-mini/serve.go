@@ -25,18 +25,17 @@ func (c *serveCmd) Run(ctx context.Context, e *config.Endpoint) error {
 	}{
 		{"log", d.openLog},
 		{"lock", d.openLocks},
+		{"sockets", d.openSockets},
 		{"image store", d.openImages},
 		{"executor", d.openExecutor},
 		{"network", d.openNetwork},
 		{"pods", d.openPods},
-		{"streams", d.openStreams},
-		{"CRI socket", d.openCRI},
-		{"admin socket", d.openAdmin},
 	} {
 		if err := step.open(ctx); err != nil {
 			return fmt.Errorf("%s: %w", step.name, err)
 		}
 	}
+	d.serveAll()
 	d.announce()
 	return d.waitForEnd(ctx)
 }

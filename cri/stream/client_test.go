@@ -190,12 +190,12 @@ func serve(t *testing.T, pods Pods) *Server {
 	t.Helper()
 	config := streaming.DefaultConfig
 	config.StreamCreationTimeout = 2 * time.Second
-	s, err := listen("127.0.0.1:0", pods, config)
+	s, err := listen("127.0.0.1:0", config)
 	if err != nil {
 		t.Fatal(err)
 	}
 	served := make(chan error, 1)
-	go func() { served <- s.Serve() }()
+	go func() { served <- s.Serve(pods) }()
 	t.Cleanup(func() {
 		s.Close()
 		if err := <-served; err != nil {

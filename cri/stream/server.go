@@ -33,23 +33,23 @@ type Server struct {
 	listener net.Listener
 	library  streaming.Server
 	http     *http.Server
-	conns    *connections
+	runtime  *runtime
 }
 
 // Listen opens the address, on which port 0 means any free one.
-func Listen(address string, pods Pods) (*Server, error) {
-	return listen(address, pods, streaming.DefaultConfig)
+func Listen(address string) (*Server, error) {
+	return listen(address, streaming.DefaultConfig)
 }
 
-func listen(address string, pods Pods, config streaming.Config) (*Server, error) {
+func listen(address string, config streaming.Config) (*Server, error) {
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("stream address %q: %w", address, err)
 	}
-	conns := newConnections()
+	r := &runtime{conns: newConnections()}
 	config.Addr = listener.Addr().String()
 	config.BaseURL = &url.URL{Scheme: "http", Host: config.Addr}
-	library, err := streaming.NewServer(config, &runtime{pods: pods, conns: conns})
+	library, err := streaming.NewServer(config, r)
 	if err != nil {
 		listener.Close()
 		return nil, fmt.Errorf("stream server: %w", err)
@@ -57,7 +57,7 @@ func listen(address string, pods Pods, config streaming.Config) (*Server, error)
 	return &Server{
 		listener: listener,
 		library:  library,
-		conns:    conns,
+		runtime:  r,
 		http: &http.Server{
 			Handler:           closing{library},
 			ConnContext:       connContext,
@@ -72,8 +72,9 @@ func listen(address string, pods Pods, config streaming.Config) (*Server, error)
 func (s *Server) Address() string { return s.listener.Addr().String() }
 
 // Serve returns after Close.
-func (s *Server) Serve() error {
-	err := s.http.Serve(&watchedListener{Listener: s.listener, conns: s.conns})
+func (s *Server) Serve(pods Pods) error {
+	s.runtime.pods = pods
+	err := s.http.Serve(&watchedListener{Listener: s.listener, conns: s.runtime.conns})
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
@@ -83,7 +84,11 @@ func (s *Server) Serve() error {
 // Close ends all connections, and with them what was done for them.
 func (s *Server) Close() error {
 	err := s.http.Close()
-	s.conns.closeAll() // those that the library took over from net/http
+	s.runtime.conns.closeAll() // those that the library took over from net/http
+	// Before Serve the HTTP server does not know the listener.
+	if e := s.listener.Close(); !errors.Is(e, net.ErrClosed) {
+		err = errors.Join(err, e)
+	}
 	return err
 }
 

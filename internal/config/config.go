@@ -22,6 +22,9 @@ import (
 // DefaultFile is read when it exists.
 const DefaultFile = "/etc/cri-mini/config.toml"
 
+// DefaultRoot is the root of the machine's one instance, if it has but one.
+const DefaultRoot = "/var/lib/cri-mini"
+
 // Config is the whole of it. Each field is a key of the file and a flag.
 type Config struct {
 	Root              string `toml:"root" name:"root" default:"/var/lib/cri-mini" placeholder:"DIR" help:"Durable data: images, pods."`
