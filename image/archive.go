@@ -214,15 +214,21 @@ const maxArchiveFiles = 100_000
 
 // tarArchive is an archive in a tar file.
 type tarArchive struct {
-	file  *os.File
+	file  tarFile
 	parts map[string]part
 	links map[string]string
+}
+
+// tarFile is what an *os.File can do of reading.
+type tarFile interface {
+	io.ReadSeeker
+	io.ReaderAt
 }
 
 // part is where the content of one file stands in the tar file.
 type part struct{ offset, size int64 }
 
-func readTarArchive(f *os.File) (*tarArchive, error) {
+func readTarArchive(f tarFile) (*tarArchive, error) {
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return nil, err
 	}

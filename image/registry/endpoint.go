@@ -35,7 +35,7 @@ func newEndpoint(h host, name reference.Name, creds credentials, r *redactor, o 
 		return nil, err
 	}
 	ep := &endpoint{host: h, path: name.Path, userAgent: o.UserAgent}
-	if h.url.Host != name.Domain && h.url.Host != apiHost(name.Domain) {
+	if !isOwn(h.url, name.Domain) {
 		ep.namespace = name.Domain
 	}
 	var round http.RoundTripper = transport

@@ -41,6 +41,11 @@ func apiHost(domain string) string {
 	return orasregistry.Reference{Registry: domain}.Host()
 }
 
+// isOwn tells whether a URL is the registry that images of domain name.
+func isOwn(u *url.URL, domain string) bool {
+	return u.Host == domain || u.Host == apiHost(domain)
+}
+
 // findHosts lists where to look for images of domain, first choice first.
 func findHosts(configDir, domain string) ([]host, error) {
 	dir, err := hostDir(configDir, domain)

@@ -14,10 +14,12 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"cri-mini/image/reference"
 	"cri-mini/internal/testregistry"
 
 	"github.com/opencontainers/go-digest"
@@ -382,5 +384,34 @@ func TestSHA512Digests(t *testing.T) {
 	f.r.Fault(testregistry.Fault{Path: "sha512:", Flip: true})
 	if _, _, err := fetchAll(t.Context(), f.open("app:2", nil)); !errors.Is(err, ErrCorrupt) {
 		t.Fatalf("with a flipped byte: %v", err)
+	}
+}
+
+// TestWhoseHostItIs matters because only the registry's own hosts get its
+// password. Operators often list the registry itself among the hosts.
+func TestWhoseHostItIs(t *testing.T) {
+	bare, err := reference.Parse("busybox")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		folder, domain, text string
+		want                 []bool
+	}{
+		{"registry.test", "registry.test", `[host."https://mirror.test"]` + "\n" + `[host."https://registry.test"]`, []bool{false, true, true}},
+		{"registry.test", "registry.test", `server = "https://inside.test"`, []bool{true}},
+		{"_default", "registry.test", `server = "https://inside.test"`, []bool{false}},
+		{"_default", "registry.test", `[host."https://mirror.test"]`, []bool{false, true}},
+		{"_default", "registry.test", `server = "https://registry.test"`, []bool{true}},
+		{bare.Domain, bare.Domain, fmt.Sprintf("[host.%q]", "https://"+apiHost(bare.Domain)), []bool{true, true}},
+	} {
+		hosts, err := parseHostsFile("/etc/x/"+test.folder+"/hosts.toml", []byte(test.text), test.domain)
+		var got []bool
+		for _, h := range hosts {
+			got = append(got, h.own)
+		}
+		if err != nil || !slices.Equal(got, test.want) {
+			t.Errorf("%s in %s for %s: own %v, %v; want %v", test.text, test.folder, test.domain, got, err, test.want)
+		}
 	}
 }

@@ -74,7 +74,7 @@ func parseHostsFile(file string, data []byte, domain string) ([]host, error) {
 	if err != nil {
 		return nil, tomlError(file, err)
 	}
-	p := hostsParser{file: file, dir: filepath.Dir(file), doc: doc}
+	p := hostsParser{file: file, dir: filepath.Dir(file), domain: domain, doc: doc}
 	var hosts []host
 	for _, name := range doc.hosts {
 		h, err := p.host(name, t.Host[name], "host", name)
@@ -90,7 +90,7 @@ func parseHostsFile(file string, data []byte, domain string) ([]host, error) {
 		}
 		// In the folder of one registry, "server" says where that registry
 		// is. In the one for all, it is a stand-in for every registry.
-		last.own = filepath.Base(p.dir) != "_default" || last.url.Host == apiHost(domain)
+		last.own = filepath.Base(p.dir) != "_default" || isOwn(last.url, domain)
 		last.plainIfNeeded = false
 	}
 	last, err = p.table(last, t.hostTable)
@@ -113,8 +113,8 @@ func tomlError(file string, err error) error {
 
 // hostsParser turns tables into hosts.
 type hostsParser struct {
-	file, dir string
-	doc       *outline
+	file, dir, domain string
+	doc               *outline
 }
 
 // at points err at the line of a key.
@@ -127,7 +127,7 @@ func (p *hostsParser) host(name string, t hostTable, key ...string) (host, error
 	if err != nil {
 		return host{}, p.at(err, key...)
 	}
-	return p.table(host{url: u}, t, key...)
+	return p.table(host{url: u, own: isOwn(u, p.domain)}, t, key...)
 }
 
 func (p *hostsParser) url(s string, overridePath bool) (*url.URL, error) {
