@@ -83,8 +83,6 @@ func (a *attachment) Stdin() io.WriteCloser {
 	switch {
 	case a.tty != nil:
 		return a.tty
-	case a.stdin != nil && a.once:
-		return onceInput{a}
 	case a.stdin != nil:
 		return attachedStdin{a}
 	}
@@ -103,16 +101,6 @@ func (s attachedStdin) Close() error {
 		err = errors.Join(err, s.a.e.closeStdin(context.Background(), s.a.id))
 	}
 	return err
-}
-
-// onceInput ends the container's input with the first client's.
-type onceInput struct{ a *attachment }
-
-func (o onceInput) Write(b []byte) (int, error) { return o.a.stdin.Write(b) }
-
-func (o onceInput) Close() error {
-	o.a.stdin.Close()
-	return o.a.e.closeStdin(context.Background(), o.a.id)
 }
 
 func (a *attachment) Stdout() io.ReadCloser {

@@ -75,12 +75,17 @@ func (e *Executor) stack(layers []spec.Layer, upper, work *os.File, ids *spec.ID
 			f.Close()
 		}
 	}()
-	for _, layer := range layers {
+	for i, layer := range layers {
 		f, err := e.layers.open(layer)
 		if err != nil {
 			return nil, err
 		}
 		opened = append(opened, f)
+		if i == len(layers)-1 && upper != nil {
+			if err := likeRoot(upper, f, ids); err != nil {
+				return nil, fmt.Errorf("writable layer: %w", err)
+			}
+		}
 		if ids != nil {
 			mapped, err := e.mapped(f, *ids)
 			if err != nil {
@@ -91,6 +96,24 @@ func (e *Executor) stack(layers []spec.Layer, upper, work *os.File, ids *spec.ID
 		}
 	}
 	return mount.Overlay(opened, upper, work)
+}
+
+// likeRoot gives the upper folder, which becomes the container's /, the mode
+// and owner of the topmost layer's.
+func likeRoot(upper, layer *os.File, ids *spec.IDMapping) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(number(layer), &st); err != nil {
+		return err
+	}
+	if ids != nil {
+		st.Uid, st.Gid = st.Uid+ids.Host, st.Gid+ids.Host
+	}
+	// By way of /proc, for the descriptor is only a place (O_PATH).
+	name := fmt.Sprintf("/proc/self/fd/%d", number(upper))
+	if err := os.Chown(name, int(st.Uid), int(st.Gid)); err != nil {
+		return err
+	}
+	return unix.Chmod(name, st.Mode&0o7777)
 }
 
 // mapped is an id-mapped view of an open folder.

@@ -38,6 +38,12 @@ func (e *Executor) startInit(ctx context.Context, s spec.Sandbox, made files) er
 	}
 	program := spawn.Init([]string{"cri-mini: init"}, []string{boot.Variable + "=" + boot.Init}, nil,
 		spawn.Surroundings{User: made["user"] != nil, LastCap: e.limits.lastCap})
+	// Noted before it starts: the group is to be found again by the sandbox's
+	// id alone.
+	if err := e.writeNote(initID(s.ID), noted{Cgroup: s.Cgroup}); err != nil {
+		return err
+	}
+	back.Add(func() error { return e.dropNote(initID(s.ID)) })
 	parts := files{"exe": exe, "user": made["user"]}
 	answer, got, err := e.spawn(ctx, initID(s.ID), program, parts, wire.TaskSpec{Cgroup: true}, []*os.File{dir})
 	if err != nil {
@@ -57,9 +63,27 @@ func (e *Executor) startInit(ctx context.Context, s spec.Sandbox, made files) er
 // endInit ends the reaping init of a sandbox, and with it every process of
 // the shared namespace. A sandbox without one is fine.
 func (e *Executor) endInit(ctx context.Context, sandbox string) error {
-	_, got, err := e.monitor.request(ctx, &wire.Request{Verb: wire.Files, ID: initID(sandbox)}, nil)
-	if errors.Is(err, unix.ESRCH) {
+	id := initID(sandbox)
+	note, err := e.noteOf(id)
+	if errors.Is(err, os.ErrNotExist) {
 		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := e.killInit(ctx, id); err != nil {
+		return err
+	}
+	if err := e.removeGroup(ctx, note.Cgroup); err != nil {
+		return err
+	}
+	return e.dropNote(id)
+}
+
+func (e *Executor) killInit(ctx context.Context, id string) error {
+	_, got, err := e.monitor.request(ctx, &wire.Request{Verb: wire.Files, ID: id}, nil)
+	if errors.Is(err, unix.ESRCH) {
+		return nil // its monitor died; its group has it
 	}
 	if err != nil {
 		return err
@@ -71,7 +95,7 @@ func (e *Executor) endInit(ctx context.Context, sandbox string) error {
 			return err
 		}
 	}
-	return e.forget(ctx, initID(sandbox))
+	return e.forget(ctx, id)
 }
 
 // ownProgram is a static binary that contains package boot.

@@ -37,15 +37,7 @@ func (e *Executor) mountRootfs(r spec.Rootfs) (*mount.Tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() { base.Close() }() // a detached mount is one only while it is open
-	if r.IDs != nil {
-		mapped, err := e.mapped(base, *r.IDs)
-		if err != nil {
-			return nil, err
-		}
-		base.Close()
-		base = mapped
-	}
+	defer base.Close()
 	tree := &mount.Tree{File: base}
 	upper, err := tree.Open("upper", unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
@@ -57,6 +49,8 @@ func (e *Executor) mountRootfs(r spec.Rootfs) (*mount.Tree, error) {
 		return nil, err
 	}
 	defer work.Close()
+	// The layers are id-mapped, the writable layer is not: it belongs to this
+	// pod alone and keeps the node's ids.
 	return e.stack(r.Layers, upper, work, r.IDs)
 }
 

@@ -252,10 +252,24 @@ func (e *Executor) note(c *container) {
 	var st unix.Stat_t
 	err := unix.Fstat(int(r.files["pidfd"].Fd()), &st)
 	if err == nil {
-		text, _ := json.Marshal(noted{PID: r.pid, Inode: st.Ino, Started: r.started, Cgroup: r.cgroup, Log: r.log, User: r.user, Tracer: r.tracer, Once: r.once})
-		err = atomicfile.Volatile(filepath.Join(e.state, tasksDir, c.id), text, 0o600)
+		err = e.writeNote(c.id, noted{PID: r.pid, Inode: st.Ino, Started: r.started, Cgroup: r.cgroup, Log: r.log, User: r.user, Tracer: r.tracer, Once: r.once})
 	}
 	if err != nil {
 		e.log.Warn("cannot note a started container", "container", c.id, "err", err)
 	}
+}
+
+func (e *Executor) writeNote(id string, n noted) error {
+	text, err := json.Marshal(n)
+	if err != nil {
+		return err
+	}
+	return atomicfile.Volatile(filepath.Join(e.state, tasksDir, id), text, 0o600)
+}
+
+func (e *Executor) dropNote(id string) error {
+	if err := os.Remove(filepath.Join(e.state, tasksDir, id)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
 }

@@ -144,7 +144,7 @@ func (e *Executor) addNoted(ctx context.Context, tasks map[string]spec.Task) err
 	}
 	for _, entry := range entries {
 		id := entry.Name()
-		if _, known := tasks[id]; known || strings.Contains(id, ".new") {
+		if _, known := tasks[id]; known || strings.Contains(id, ".new") || strings.HasPrefix(id, initPrefix) {
 			continue
 		}
 		n, err := e.noteOf(id)
