@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/netip"
 	"os"
-	"slices"
 	"strings"
 	"sync"
 
@@ -13,7 +12,6 @@ import (
 
 	"cri-mini/internal/undo"
 	"cri-mini/podsandbox/network/internal/bridge"
-	"cri-mini/podsandbox/network/internal/conntrack"
 	"cri-mini/podsandbox/network/internal/firewall"
 	"cri-mini/podsandbox/network/internal/ipam"
 	"cri-mini/podsandbox/network/internal/netns"
@@ -26,7 +24,8 @@ type builtin struct {
 	ipv6     bool
 	bridge   *bridge.Bridge
 	firewall *firewall.Table
-	nf       *rtnl.Socket // talks to conntrack; closing it is slow, like that of the firewall
+	nf       *rtnl.Socket // talks to conntrack
+	stale    stale
 
 	mu      sync.Mutex // one repair or change of subnets at a time
 	failed  error      // why it is not ready
@@ -41,7 +40,7 @@ func newBuiltin(n *Network) (*builtin, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &builtin{n: n, ipv6: ipv6 && n.opt.IPv6, failed: errors.New("pod network was not started")}
+	f := &builtin{n: n, stale: newStale(), ipv6: ipv6 && n.opt.IPv6, failed: errors.New("pod network was not started")}
 	if err := f.learnSubnets(); err != nil {
 		return nil, err
 	}
@@ -127,12 +126,16 @@ func (f *builtin) attach(e *entry, ns *os.File, back *undo.Stack) error {
 	}
 }
 
-// giveBack frees the addresses of a pod.
+// giveBack frees the addresses of a pod; those that UDP conversations may still
+// lead to rest until these are forgotten.
 func (f *builtin) giveBack(e *entry) {
 	f.n.mu.Lock()
 	addresses := e.Addresses
 	e.Addresses = nil // or a new pool would take them for a lease
 	f.n.mu.Unlock()
+	if f.stale.touch(translations(e.Ports, addresses), addresses) {
+		return
+	}
 	if pool := f.current(); pool != nil {
 		pool.Release(addresses)
 	}
@@ -157,7 +160,8 @@ func (f *builtin) openPorts(e *entry, back *undo.Stack) error {
 			return errors.Join(err, again)
 		}
 	}
-	return f.forgetStale(ports)
+	f.stale.touch(ports, nil)
+	return nil
 }
 
 func (f *builtin) closePorts(e *entry) error {
@@ -173,37 +177,8 @@ func (f *builtin) closePorts(e *entry) error {
 			return errors.Join(err, again)
 		}
 	}
-	return f.forget(ports, func(flow conntrack.Flow) bool {
-		return slices.ContainsFunc(e.Addresses, func(a netip.Prefix) bool { return a.Addr() == flow.Answering })
-	})
+	return nil
 }
-
-// forgetStale ends conversations with the host ports' former owners.
-func (f *builtin) forgetStale(ports []firewall.Port) error {
-	if !slices.ContainsFunc(ports, isUDP) {
-		return nil
-	}
-	own, err := f.bridge.HostAddrs()
-	if err != nil {
-		return err
-	}
-	return f.forget(ports, func(flow conntrack.Flow) bool {
-		return flow.Addressed.IsLoopback() ||
-			slices.ContainsFunc(own, func(a rtnl.Addr) bool { return a.Prefix.Addr() == flow.Addressed })
-	})
-}
-
-func (f *builtin) forget(ports []firewall.Port, stale func(conntrack.Flow) bool) error {
-	var err error
-	for _, p := range ports {
-		if isUDP(p) {
-			err = errors.Join(err, conntrack.ForgetUDP(f.nf, p.HostPort, stale))
-		}
-	}
-	return err
-}
-
-func isUDP(p firewall.Port) bool { return p.Protocol == unix.IPPROTO_UDP }
 
 // disconnect needs no namespace: the veth pair ends with it.
 func (f *builtin) disconnect(ctx context.Context, e *entry, ns *os.File) error {

@@ -184,6 +184,7 @@ func (n *Network) open() (err error) {
 	}
 	n.builtin.tend()
 	n.stopped.Go(func() { n.builtin.watch(ctx) })
+	n.stopped.Go(func() { n.builtin.forget(ctx) })
 	return nil
 }
 

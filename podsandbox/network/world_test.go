@@ -7,8 +7,10 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -19,7 +21,30 @@ import (
 	"cri-mini/podsandbox/network/internal/rtnl"
 )
 
-func TestMain(m *testing.M) { leakcheck.Main(m) }
+// TestMain runs the tests in a network and a view of /sys of their own, so that
+// they neither touch the machine's network nor see what others do to it.
+func TestMain(m *testing.M) {
+	if os.Getenv("CRASH_TEST_DIR") != "" { // it is to be killed, and starts in the network of its parent
+		os.Exit(m.Run())
+	}
+	const mark = "NETWORK_TEST_IS_PRIVATE"
+	if os.Getenv(mark) == "" {
+		c := exec.Command("/proc/self/exe", os.Args[1:]...)
+		c.Env = append(os.Environ(), mark+"=1")
+		c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
+		c.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS | unix.CLONE_NEWNET}
+		if err := c.Run(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	if err := unix.Mount("sysfs", "/sys", "sysfs", 0, ""); err != nil {
+		fmt.Fprintln(os.Stderr, "mount /sys:", err)
+		os.Exit(1)
+	}
+	leakcheck.Main(m)
+}
 
 // world is a host of its own, with one network card whose other end is a
 // machine outside. The machine that runs the test is not touched.
@@ -68,6 +93,11 @@ func newWorld(t testing.TB) *world {
 		defer route.Close()
 		return address(route, "uplink", outsideIP, outsideIP6)
 	}))
+	w.do(func(route *rtnl.Socket) error {
+		var b rtnl.Batch
+		b.Settle("uplink")
+		return route.Do(&b)
+	})
 	return w
 }
 
@@ -80,6 +110,7 @@ func address(route *rtnl.Socket, link string, v4, v6 netip.Addr) error {
 	b.LinkUp(index)
 	b.AddAddr(index, netip.PrefixFrom(v4, 24))
 	b.AddAddr(index, netip.PrefixFrom(v6, 64))
+	b.Settle(link)
 	return route.Do(&b)
 }
 

@@ -37,10 +37,23 @@ func (b *Bridge) Attach(pod string, ns *os.File, addresses []netip.Prefix) error
 	if err := b.pair(pod, ns, addresses); err != nil {
 		return err
 	}
-	if err := b.configure(inside, addresses); err != nil {
+	err = b.configure(inside, addresses)
+	if err == nil {
+		err = b.settle(b.PortName(addresses))
+	}
+	if err != nil {
 		return errors.Join(err, b.delete(b.PortName(addresses)))
 	}
 	return nil
+}
+
+// settle makes the port pass packets from now on. The bridge itself is without
+// carrier while it has no ports.
+func (b *Bridge) settle(name string) error {
+	var batch rtnl.Batch
+	batch.Settle(name)
+	batch.Settle(b.Name)
+	return b.route.Do(&batch)
 }
 
 // enter opens a netlink socket in the pod's namespace, and makes interfaces
@@ -123,6 +136,7 @@ func (b *Bridge) configure(inside *rtnl.Socket, addresses []netip.Prefix) error 
 	for _, a := range addresses {
 		batch.AddDefaultRoute(index, ipam.Gateway(a.Masked()).Addr())
 	}
+	batch.Settle(PodInterface)
 	return inside.Do(&batch)
 }
 

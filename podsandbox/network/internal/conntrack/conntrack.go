@@ -39,16 +39,18 @@ const (
 	protoDestPort   = 3
 )
 
-// Flow is a conversation: who was addressed, and who answers.
+// Flow is a conversation: who was addressed, at which port, and who answers.
 type Flow struct {
 	Addressed netip.Addr
+	Port      uint16
 	Answering netip.Addr
 
 	original []byte // the kernel's name for it
 }
 
-// ForgetUDP removes the conversations that were addressed to a port and that
-// stale selects. nf is a NETLINK_NETFILTER socket of the host's namespace.
+// ForgetUDP removes the conversations that stale selects, of those addressed to
+// a port; port 0 stands for all. nf is a NETLINK_NETFILTER socket of the host's
+// namespace. The kernel walks its whole table, which may take 50 ms.
 func ForgetUDP(nf *rtnl.Socket, port uint16, stale func(Flow) bool) error {
 	var failed error
 	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
@@ -78,11 +80,17 @@ func list(nf *rtnl.Socket, family byte, port uint16) ([]Flow, error) {
 	b.Nest(tupleOrig|unix.NLA_F_NESTED, nil, func() {
 		b.Nest(tupleProto|unix.NLA_F_NESTED, nil, func() {
 			b.Attr(protoNumber, []byte{unix.IPPROTO_UDP})
-			b.Attr(protoDestPort, binary.BigEndian.AppendUint16(nil, port))
+			if port != 0 {
+				b.Attr(protoDestPort, binary.BigEndian.AppendUint16(nil, port))
+			}
 		})
 	})
+	compared := uint32(filterProtoNum)
+	if port != 0 {
+		compared |= filterDestPort
+	}
 	b.Nest(filter|unix.NLA_F_NESTED, nil, func() {
-		b.Uint32(filterOrig, filterProtoNum|filterDestPort)
+		b.Uint32(filterOrig, compared)
 		b.Uint32(filterReply, 0)
 	})
 	var flows []Flow
@@ -95,7 +103,7 @@ func list(nf *rtnl.Socket, family byte, port uint16) ([]Flow, error) {
 			switch kind {
 			case tupleOrig:
 				f.original = append([]byte(nil), v...)
-				f.Addressed = address(v, ipv4Destination, ipv6Destination)
+				f.Addressed, f.Port = address(v, ipv4Destination, ipv6Destination), destination(v)
 			case tupleReply:
 				f.Answering = address(v, ipv4Source, ipv6Source)
 			}
@@ -119,6 +127,20 @@ func address(tuple []byte, v4, v6 uint16) netip.Addr {
 		})
 	})
 	return ip
+}
+
+func destination(tuple []byte) (port uint16) {
+	rtnl.Attributes(tuple, func(kind uint16, v []byte) {
+		if kind != tupleProto {
+			return
+		}
+		rtnl.Attributes(v, func(kind uint16, v []byte) {
+			if kind == protoDestPort && len(v) == 2 {
+				port = binary.BigEndian.Uint16(v)
+			}
+		})
+	})
+	return port
 }
 
 func header(family byte) []byte { return []byte{family, unix.NFNETLINK_V0, 0, 0} }

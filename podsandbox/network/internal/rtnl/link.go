@@ -117,6 +117,15 @@ func (b *Batch) LinkUp(index int) {
 	b.Begin(unix.RTM_SETLINK, 0, ifinfo(unix.AF_UNSPEC, index, unix.IFF_UP, unix.IFF_UP), "switch link on")
 }
 
+// Settle adds a message that makes the kernel act on a link's carrier now. It
+// does so by a worker otherwise, up to a second later; a bridge port drops what
+// comes before, and the first packet, a question for a neighbour, is repeated
+// only after another second. Asking for the link settles it since kernel 6.8.
+func (b *Batch) Settle(name string) {
+	b.Begin(unix.RTM_GETLINK, 0, ifinfo(unix.AF_UNSPEC, 0, 0, 0), "settle link "+name)
+	b.Text(unix.IFLA_IFNAME, name)
+}
+
 // SetMaster adds a message that puts a device into a bridge.
 func (b *Batch) SetMaster(name string, master int) {
 	b.Begin(unix.RTM_SETLINK, 0, ifinfo(unix.AF_UNSPEC, 0, 0, 0), "put "+name+" into the bridge")
