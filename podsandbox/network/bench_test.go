@@ -27,7 +27,7 @@ func BenchmarkPod(b *testing.B) {
 	b.Run("floor", benchFloor)
 	b.Run("setup", func(b *testing.B) { benchSetup(b) })
 	b.Run("setup-host-port", func(b *testing.B) {
-		benchSetup(b, PortMapping{"tcp", 80, 8080, netip.Addr{}})
+		benchSetup(b, PortMapping{"tcp", 80, 8080, netip.Addr{}}, PortMapping{"udp", 80, 8080, netip.Addr{}})
 	})
 }
 
