@@ -1,0 +1,102 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/alecthomas/kong"
+
+	"cri-mini/internal/config"
+)
+
+// command runs the command line; every daemon it could talk to is missing.
+func command(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errOut bytes.Buffer
+	code = execute(context.Background(), append(args, "--listen=unix://"+t.TempDir()+"/cri.sock"), &out, &errOut)
+	return code, out.String(), errOut.String()
+}
+
+func TestErrorsAreOneLineAndAHint(t *testing.T) {
+	bad := filepath.Join(t.TempDir(), "bad.toml")
+	if err := os.WriteFile(bad, []byte("\nnetwrk = \"cni\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		args []string
+		code int
+		want []string // a line each
+	}{
+		{[]string{"ps"}, 1, []string{"no daemon answers at ", "start the daemon with: cri-mini serve --listen unix://"}},
+		{[]string{"pull", "example.com/x"}, 1, []string{"no daemon answers at ", "start the daemon with: "}},
+		{[]string{"pull", "example.com/x", "--user=me"}, 1, []string{"--user and --password-stdin go together"}},
+		{[]string{"run"}, 125, []string{"run: give an IMAGE, or --rootfs"}},
+		{[]string{"serve", "--config=" + bad}, 1, []string{bad + `:2: unknown key "netwrk"`}},
+		{[]string{"config", "--config=" + bad}, 1, []string{bad + `:2: unknown key "netwrk"`}},
+		{[]string{"serve", "--network=bridge"}, 1, []string{`network "bridge": want one of auto, builtin, cni`}},
+		{[]string{"serve", "--cgroup-driver=systemd"}, 1, []string{`cgroup-driver "systemd": not available in this version`}},
+		{[]string{"serve", "--root=here"}, 1, []string{`root "here": want an absolute path`}},
+		{[]string{"serve", "--nonsense"}, 1, []string{"unknown flag --nonsense"}},
+		{[]string{"dance"}, 1, []string{"dance"}},
+	} {
+		code, stdout, stderr := command(t, c.args...)
+		lines := strings.Split(strings.TrimSuffix(stderr, "\n"), "\n")
+		if code != c.code || stdout != "" || len(lines) != len(c.want) {
+			t.Errorf("%v: exit %d, stdout %q, stderr %q; want exit %d and %d lines", c.args, code, stdout, stderr, c.code, len(c.want))
+			continue
+		}
+		for i, want := range c.want {
+			if !strings.HasPrefix(lines[i], "cri-mini: ") || !strings.Contains(lines[i], want) {
+				t.Errorf("%v: line %q, want %q", c.args, lines[i], want)
+			}
+		}
+	}
+}
+
+func TestConfigShowsWhatIsInEffect(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "c.toml")
+	if err := os.WriteFile(file, []byte("log-level = \"debug\"\nnetwork = \"builtin\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, out, errOut := command(t, "config", "--config="+file, "--network=cni")
+	if code != 0 || errOut != "" {
+		t.Fatalf("exit %d, %s", code, errOut)
+	}
+	for _, want := range []string{"log-level = 'debug'", "network = 'cni'", "root = '/var/lib/cri-mini'", "listen = 'unix:///"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("output lacks %s:\n%s", want, out)
+		}
+	}
+}
+
+// A value in the configuration file must not change what another command's
+// flag of the same name means.
+func TestNoFlagBesidesThoseOfServeIsNamedLikeAKey(t *testing.T) {
+	keys := map[string]bool{}
+	for _, typ := range []reflect.Type{reflect.TypeFor[config.Config](), reflect.TypeFor[config.Endpoint]()} {
+		for field := range typ.Fields() {
+			keys[field.Tag.Get("toml")] = true
+		}
+	}
+	parser, err := kong.New(&commandLine{}, kong.Vars{"configFile": ""})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, node := range parser.Model.Children {
+		for _, flag := range node.Flags {
+			if keys[flag.Name] && node.Name != "serve" && node.Name != "config" {
+				t.Errorf("%s --%s is named like a key of the configuration", node.Name, flag.Name)
+			}
+		}
+	}
+	for key := range keys {
+		if _, _, errOut := command(t, "config", "--"+key); strings.Contains(errOut, "unknown flag") {
+			t.Errorf("key %s is not a flag", key)
+		}
+	}
+}

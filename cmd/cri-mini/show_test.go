@@ -1,0 +1,79 @@
+package main
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+
+	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"cri-mini/internal/admin"
+)
+
+func TestPullShowsEachLayerOnceInALog(t *testing.T) {
+	var out bytes.Buffer
+	p := &progress{out: &out}
+	for _, l := range []admin.Layer{
+		{Digest: "sha256:aaaabbbbccccdddd", Phase: "waiting", Total: 2_500_000},
+		{Digest: "sha256:1111222233334444", Phase: "exists", Total: 100},
+		{Digest: "sha256:aaaabbbbccccdddd", Phase: "downloading", Done: 1, Total: 2_500_000},
+		{Digest: "sha256:aaaabbbbccccdddd", Phase: "downloading", Done: 1_000_000, Total: 2_500_000},
+		{Digest: "sha256:aaaabbbbccccdddd", Phase: "done", Done: 2_500_000, Total: 2_500_000},
+	} {
+		p.layer(l)
+	}
+	want := "1111222233334  exists       100 B\n" +
+		"aaaabbbbccccd  downloading  2.5 MB\n" +
+		"aaaabbbbccccd  done         2.5 MB\n"
+	if out.String() != want {
+		t.Errorf("got\n%swant\n%s", out.String(), want)
+	}
+}
+
+func TestPullRedrawsItsLinesOnATerminal(t *testing.T) {
+	var out bytes.Buffer
+	p := &progress{out: &out, live: true}
+	p.layer(admin.Layer{Digest: "sha256:a", Phase: "waiting", Total: 4000})
+	p.layer(admin.Layer{Digest: "sha256:b", Phase: "exists", Total: 5})
+	out.Reset()
+	p.layer(admin.Layer{Digest: "sha256:a", Phase: "downloading", Done: 1000, Total: 4000})
+	want := "\x1b[2A" + // up to the first of the two
+		"\r\x1b[Ka  downloading  [=======                       ]  1.0 kB of 4.0 kB\n" +
+		"\r\x1b[Kb  exists       5 B\n"
+	if out.String() != want {
+		t.Errorf("got\n%q want\n%q", out.String(), want)
+	}
+}
+
+func TestPsLine(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	pod := &criapi.PodSandbox{Metadata: &criapi.PodSandboxMetadata{Name: "pod"}}
+	c := &criapi.ContainerStatus{
+		Id: strings.Repeat("ab", 32), Metadata: &criapi.ContainerMetadata{Name: "web"},
+		Image: &criapi.ImageSpec{Image: "sha256:77aa", UserSpecifiedImage: "example.com/web:1"}, ImageId: "sha256:77aa",
+		State: criapi.ContainerState_CONTAINER_RUNNING, CreatedAt: now.Add(-3 * time.Hour).UnixNano(),
+	}
+	if got, want := psLine(c, pod, 42, now), "abababababab"+"a\tweb\tpod\texample.com/web:1\trunning\t3h\t42"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	c.State, c.ExitCode, c.Image = criapi.ContainerState_CONTAINER_EXITED, 7, &criapi.ImageSpec{Image: "sha256:77aa"}
+	if got, want := psLine(c, pod, 0, now), "abababababab"+"a\tweb\tpod\t77aa\texited (7)\t3h\t-"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestAgeAndSizeForPeople(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0: "0s", 119 * time.Second: "119s", 2 * time.Minute: "2m", 119 * time.Minute: "119m", 47 * time.Hour: "47h", 50 * time.Hour: "2d",
+	} {
+		if got := age(d); got != want {
+			t.Errorf("age(%v) = %s, want %s", d, got, want)
+		}
+	}
+	for n, want := range map[int64]string{0: "0 B", 999: "999 B", 1000: "1.0 kB", 1_962_164: "2.0 MB", 3_200_000_000: "3.2 GB"} {
+		if got := byteCount(n); got != want {
+			t.Errorf("byteCount(%d) = %s, want %s", n, got, want)
+		}
+	}
+}
