@@ -2,9 +2,7 @@ package podsandbox
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"sync"
 	"syscall"
@@ -36,6 +34,10 @@ type Container struct {
 	// prepared says that the executor knows the container. One made by an
 	// earlier daemon and not started is prepared again. Guarded by turn.
 	prepared bool
+
+	// files is held while a record is written or the folder moved. No record
+	// may appear in a folder that is being deleted.
+	files sync.Mutex
 
 	mu        sync.Mutex
 	spec      spec.Container
@@ -115,20 +117,21 @@ func (c *Container) finish(e end) {
 	c.write("exit.json", e)
 }
 
-// write adds a fact to the container's folder. The monitor keeps the same fact
-// until the container is removed, so a full disk costs a message and no more.
+// write adds a fact to the container's folder, unless that is on the way out.
+// The monitor keeps the same fact until the container is removed, so a full
+// disk costs a message and no more.
 func (c *Container) write(name string, v any) {
+	c.files.Lock()
+	defer c.files.Unlock()
 	c.mu.Lock()
-	dir := c.dir
+	dir, gone := c.dir, c.gone
 	c.mu.Unlock()
-	err := dir.write(name, v)
-	c.mu.Lock()
-	gone := c.gone
-	c.mu.Unlock()
-	if err == nil || gone && errors.Is(err, fs.ErrNotExist) {
+	if gone {
 		return
 	}
-	c.Sandbox.pods.log.Error("cannot write a record", "container", c.ID, "file", name, "err", err)
+	if err := dir.write(name, v); err != nil {
+		c.Sandbox.pods.log.Error("cannot write a record", "container", c.ID, "file", name, "err", err)
+	}
 }
 
 // running gives the container's spec if it runs.
@@ -186,17 +189,7 @@ func (c *Container) removeNow(ctx context.Context, op *operation) error {
 		return err
 	}
 	defer done()
-	c.mu.Lock()
-	again := c.gone
-	c.gone = true
-	if !again {
-		err = c.dir.move(removing)
-	}
-	remains, dir := c.spec, c.dir
-	if err != nil {
-		c.gone = false
-	}
-	c.mu.Unlock()
+	dir, remains, err := c.leave()
 	if err != nil {
 		return err
 	}
@@ -206,6 +199,21 @@ func (c *Container) removeNow(ctx context.Context, op *operation) error {
 	}
 	c.forget()
 	return nil
+}
+
+// leave marks the folder as one to be taken away. It may be called again.
+func (c *Container) leave() (folder, spec.Container, error) {
+	c.files.Lock()
+	defer c.files.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.gone {
+		if err := c.dir.move(removing); err != nil {
+			return folder{}, spec.Container{}, err
+		}
+		c.gone = true
+	}
+	return c.dir, c.spec, nil
 }
 
 // forget takes the container out of the tables, which frees its name.
@@ -222,9 +230,9 @@ func (c *Container) forget() {
 // discardContainer takes away all there is of a container. The folder goes
 // last, for it is what makes the next daemon try again.
 func (p *Pods) discardContainer(ctx context.Context, dir folder, remains spec.Container) error {
-	if err := p.Executor.Remove(ctx, remains); err != nil {
+	if err := p.opt.Executor.Remove(ctx, remains); err != nil {
 		return err
 	}
-	p.Images.Release(remains.ID)
+	p.opt.Images.Release(remains.ID)
 	return os.RemoveAll(dir.path())
 }

@@ -21,7 +21,7 @@ func (c *Container) ReopenLog(ctx context.Context) error {
 	if running.LogPath == "" {
 		return nil
 	}
-	if err := c.Sandbox.pods.Executor.ReopenLog(ctx, c.ID, running.LogPath); err != nil {
+	if err := c.Sandbox.pods.opt.Executor.ReopenLog(ctx, c.ID, running.LogPath); err != nil {
 		return fmt.Errorf("reopen the log of container %s: %w", c.ID, err)
 	}
 	return nil
@@ -52,7 +52,7 @@ func (c *Container) Update(ctx context.Context, r *criapi.LinuxContainerResource
 	}
 	limits.AllDevices = current.Resources.AllDevices
 	if c.prepared {
-		if err := c.Sandbox.pods.Executor.Update(ctx, current, asked); err != nil {
+		if err := c.Sandbox.pods.opt.Executor.Update(ctx, current, asked); err != nil {
 			return fmt.Errorf("update container %s: %w", c.ID, err)
 		}
 	}
@@ -71,7 +71,7 @@ func (c *Container) Update(ctx context.Context, r *criapi.LinuxContainerResource
 
 // Stats tells what the container uses.
 func (c *Container) Stats() (spec.Stats, error) {
-	stats, err := c.Sandbox.pods.Executor.Stats(c.ID)
+	stats, err := c.Sandbox.pods.opt.Executor.Stats(c.ID)
 	if err != nil {
 		return spec.Stats{}, fmt.Errorf("stats of container %s: %w", c.ID, err)
 	}

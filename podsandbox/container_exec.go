@@ -30,7 +30,7 @@ func (c *Container) Exec(ctx context.Context, argv []string, tty bool, streams E
 	if err != nil {
 		return nil, err
 	}
-	execution, err := c.Sandbox.pods.Executor.Exec(ctx, c.ID, process, streams)
+	execution, err := c.Sandbox.pods.opt.Executor.Exec(ctx, c.ID, process, streams)
 	if err != nil {
 		return nil, fmt.Errorf("exec in container %s: %w", c.ID, err)
 	}
@@ -107,7 +107,7 @@ func (c *Container) Attach(ctx context.Context) (Attachment, error) {
 	if _, err := c.running("attach"); err != nil {
 		return nil, err
 	}
-	attachment, err := c.Sandbox.pods.Executor.Attach(ctx, c.ID)
+	attachment, err := c.Sandbox.pods.opt.Executor.Attach(ctx, c.ID)
 	if err != nil {
 		return nil, fmt.Errorf("attach to container %s: %w", c.ID, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"sync"
 	"time"
 
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -17,28 +18,57 @@ import (
 func (c *Container) Start(ctx context.Context) error {
 	_, err := c.Sandbox.pods.ops.do(ctx, "start container "+c.ID, nil,
 		func(ctx context.Context, op *operation) (string, error) {
-			return c.ID, c.startNow(ctx, op, c.Sandbox.pods.Executor.Start)
+			return c.ID, c.startNow(ctx, op, c.Sandbox.pods.opt.Executor.Start)
 		})
 	return err
 }
 
 // StartAttached is Start with a view on the streams that misses nothing.
 func (c *Container) StartAttached(ctx context.Context) (Attachment, error) {
-	var view Attachment
+	var handed handover
 	_, err := c.Sandbox.pods.ops.do(ctx, "start and attach to container "+c.ID, nil,
 		func(ctx context.Context, op *operation) (string, error) {
-			return c.ID, c.startNow(ctx, op, func(ctx context.Context, id string) (started Started, err error) {
-				started, view, err = c.Sandbox.pods.Executor.StartAttached(ctx, id)
+			return c.ID, c.startNow(ctx, op, func(ctx context.Context, id string) (Started, error) {
+				started, view, err := c.Sandbox.pods.opt.Executor.StartAttached(ctx, id)
+				handed.give(view)
 				return started, err
 			})
 		})
+	view := handed.take()
 	if err != nil {
+		if view != nil {
+			view.Close()
+		}
 		return nil, err
 	}
 	if view == nil { // a second call that joined the first
-		return nil, fmt.Errorf("%w: it is being started", ErrFailedPrecondition)
+		return nil, fmt.Errorf("attach to container %s: %w: another call starts it", c.ID, ErrFailedPrecondition)
 	}
 	return view, nil
+}
+
+// handover passes a view to a caller who may have left.
+type handover struct {
+	mu    sync.Mutex
+	view  Attachment
+	taken bool
+}
+
+func (h *handover) give(view Attachment) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.taken && view != nil {
+		view.Close()
+		return
+	}
+	h.view = view
+}
+
+func (h *handover) take() Attachment {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.taken = true
+	return h.view
 }
 
 func (c *Container) startNow(ctx context.Context, op *operation, start func(context.Context, string) (Started, error)) error {
@@ -62,11 +92,13 @@ func (c *Container) startNow(ctx context.Context, op *operation, start func(cont
 		c.prepared = true
 	}
 	op.at("start")
-	started, err := start(ctx, c.ID)
+	// Once asked for, a start cannot be taken back: a caller who leaves must
+	// not leave it in doubt.
+	started, err := start(context.WithoutCancel(ctx), c.ID)
 	if err != nil {
-		// The answer may have been lost on the way and the program run.
+		// The answer may have been lost on the way, and the program run.
 		c.finish(couldNotStart(err))
-		return errors.Join(err, c.Sandbox.pods.Executor.Kill(c.ID))
+		return errors.Join(err, c.Sandbox.pods.opt.Executor.Kill(c.ID))
 	}
 	c.mu.Lock()
 	c.started = started
@@ -99,7 +131,7 @@ func (c *Container) prepare(ctx context.Context) error {
 	c.mu.Lock()
 	planned := c.spec
 	c.mu.Unlock()
-	executor := c.Sandbox.pods.Executor
+	executor := c.Sandbox.pods.opt.Executor
 	root, err := executor.MountRootfs(ctx, c.ID, planned.Rootfs)
 	if err != nil {
 		return fmt.Errorf("root file system: %w", err)

@@ -67,7 +67,7 @@ func (c *Container) ask(ctx context.Context, grace time.Duration) (ended bool, e
 		c.stops--
 	}()
 	if first {
-		if err := c.Sandbox.pods.Executor.Signal(c.ID, int(c.stopSignal)); err != nil {
+		if err := c.Sandbox.pods.opt.Executor.Signal(c.ID, int(c.stopSignal)); err != nil {
 			return false, fmt.Errorf("stop container %s: signal: %w", c.ID, err)
 		}
 	}
@@ -75,7 +75,7 @@ func (c *Container) ask(ctx context.Context, grace time.Duration) (ended bool, e
 }
 
 func (c *Container) kill(ctx context.Context) error {
-	if err := c.Sandbox.pods.Executor.Kill(c.ID); err != nil {
+	if err := c.Sandbox.pods.opt.Executor.Kill(c.ID); err != nil {
 		return fmt.Errorf("stop container %s: kill: %w", c.ID, err)
 	}
 	ended, err := c.wait(ctx, killTime, "its end")

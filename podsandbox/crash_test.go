@@ -19,7 +19,9 @@ import (
 	"cri-mini/runtime/spec"
 )
 
-// story is a whole life; each step is tried whatever became of the others.
+// story is a whole life; each step is tried whatever became of the others. No
+// two things are removed at the same time: disk and world could not be copied
+// at one moment then.
 var story = []string{
 	"run a port=80",
 	"create a/web volume=tools",
@@ -28,6 +30,8 @@ var story = []string{
 	"remove a/web",
 	"create a/web attempt=1",
 	"start a/web.1",
+	"remove a",
+	"run a port=80",
 	"create a/idle",
 	"remove a",
 	"run a port=80",
@@ -313,5 +317,35 @@ func TestOpenOf500PodsAnswersWithinASecond(t *testing.T) {
 	}
 	if !slices.IsSortedFunc(l.pods.Sandboxes(), func(a, b *Sandbox) int { return a.created.Compare(b.created) }) {
 		t.Error("the list is not ordered by age")
+	}
+}
+
+// Putting the records of a newer program aside would end its containers.
+func TestOpenRefusesRecordsOfANewerProgram(t *testing.T) {
+	for _, file := range []string{"pod.json", "containers/web/container.json"} {
+		inBubble(t, func(t *testing.T, l *life) {
+			l.do([]string{"run", "a"})
+			l.do([]string{"create", "a/web"})
+			l.end()
+			path := filepath.Join(l.root, "pods", l.id("a"), strings.Replace(file, "web", l.id("a/web"), 1))
+			record, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			newer := strings.Replace(string(record), `"Version": 1`, `"Version": 2`, 1)
+			if err := os.WriteFile(path, []byte(newer), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := Open(t.Context(), l.options()); !errors.Is(err, errNewer) || !strings.Contains(err.Error(), path) {
+				t.Errorf("Open answers %v, want that %s is newer", err, path)
+			}
+			if len(l.world.left()) == 0 {
+				t.Error("what ran was ended")
+			}
+			if err := os.WriteFile(path, record, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			l.open()
+		})
 	}
 }

@@ -6,7 +6,10 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // execIn runs do with a running container that can exec the programs.
@@ -111,6 +114,42 @@ func TestExecNeedsARunningContainerAndAProgram(t *testing.T) {
 			if !errors.Is(err, ErrFailedPrecondition) {
 				t.Errorf("%s in an ended container: %v, want ErrFailedPrecondition", what, err)
 			}
+		}
+	})
+}
+
+func TestViewOfACallerWhoLeftIsClosed(t *testing.T) {
+	inBubble(t, func(t *testing.T, l *life) {
+		l.world.view = &fakeView{}
+		for _, step := range []string{"run a", "create a/web", "create a/db", "block Start"} {
+			l.do(strings.Fields(step))
+		}
+		c, err := l.pods.Container(l.id("a/web"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := c.StartAttached(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("StartAttached gives %v, want the caller's deadline", err)
+		}
+		l.do([]string{"unblock", "Start"})
+		synctest.Wait()
+		if !l.world.view.closed {
+			t.Error("the view stays open")
+		}
+		if c.state() != criapi.ContainerState_CONTAINER_RUNNING {
+			t.Errorf("the container is %s, want it to run", stateText(c.state()))
+		}
+
+		l.world.view = &fakeView{}
+		other, err := l.pods.Container(l.id("a/db"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		view, err := other.StartAttached(t.Context())
+		if err != nil || view != l.world.view || l.world.view.closed {
+			t.Errorf("StartAttached gives %v, %v; want an open view", view, err)
 		}
 	})
 }

@@ -6,7 +6,7 @@ import "cri-mini/runtime/spec"
 func (p *Pods) watchExits() {
 	for {
 		select {
-		case exit, open := <-p.Executor.Exits():
+		case exit, open := <-p.opt.Executor.Exits():
 			if !open {
 				return
 			}

@@ -2,6 +2,7 @@ package podsandbox
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -17,12 +18,13 @@ import (
 
 // Pods is the table of all pods and containers. It is safe for concurrent use.
 //
-// Order of locks: Container.turn, then Pods.mu, then Sandbox.mu, then
-// Container.mu. The three mutexes are held for a few instructions and never
-// across a call of the executor, the network or the disk; a turn is held
-// across those, and no reader ever takes one.
+// Order of locks: Container.turn, then Container.files, then Pods.mu, then
+// Sandbox.mu, then Container.mu. The last three are held for a few
+// instructions and never across a call of the executor, the network or the
+// disk (a rename excepted); the first two are held across those, and no reader
+// ever takes one.
 type Pods struct {
-	Options
+	opt   Options
 	log   *slog.Logger
 	known plan.Facts
 
@@ -60,8 +62,14 @@ func (n podName) String() string {
 func (p *Pods) Close(ctx context.Context) error {
 	err := p.ops.close(ctx)
 	p.cancel()
-	p.background.Wait()
-	return err
+	ended := make(chan struct{})
+	go func() { p.background.Wait(); close(ended) }()
+	select {
+	case <-ended:
+		return err
+	case <-ctx.Done():
+		return errors.Join(err, fmt.Errorf("pods: wait for the background: %w", ctx.Err()))
+	}
 }
 
 // Sandbox finds a pod by its id or the beginning of it.
@@ -126,7 +134,7 @@ func (p *Pods) NetNS(id string) (*os.File, error) {
 	if !s.ready() {
 		return nil, fmt.Errorf("pod %s: %w: it is stopped", s.ID, ErrFailedPrecondition)
 	}
-	file, _, err := p.Executor.SandboxNetNS(s.ID)
+	file, _, err := p.opt.Executor.SandboxNetNS(s.ID)
 	if err != nil {
 		return nil, fmt.Errorf("pod %s: network namespace: %w", s.ID, err)
 	}

@@ -2,6 +2,7 @@ package podsandbox
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -119,6 +120,22 @@ func readOptional(path string, v any) (found bool, err error) {
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// errNewer stops a daemon that is older than its records: putting them aside
+// would end containers that a newer one could serve.
+var errNewer = errors.New("written by a newer version of this program")
+
+func checkRecord(dir folder, name string, version int, id string) error {
+	switch {
+	case version > recordVersion:
+		return fmt.Errorf("%s: %w", dir.path(name), errNewer)
+	case version != recordVersion:
+		return fmt.Errorf("%s: version %d is unknown", name, version)
+	case id != dir.id:
+		return fmt.Errorf("%s: is that of %q", name, id)
+	}
+	return nil
 }
 
 // folder is the place of one pod or container. It moves once when it is

@@ -16,8 +16,8 @@ import (
 	"cri-mini/runtime/spec"
 )
 
-func (p *Pods) podsDir() string           { return filepath.Join(p.Root, "pods") }
-func (p *Pods) writable(id string) string { return filepath.Join(p.Root, "containers", id) }
+func (p *Pods) podsDir() string           { return filepath.Join(p.opt.Root, "pods") }
+func (p *Pods) writable(id string) string { return filepath.Join(p.opt.Root, "containers", id) }
 
 // Open reads what earlier daemons left and compares it with what runs. It
 // returns when lists and statuses can be answered; what is left to be cleaned
@@ -31,7 +31,7 @@ func Open(ctx context.Context, o Options) (*Pods, error) {
 		return nil, fmt.Errorf("pods: %w", err)
 	}
 	p := &Pods{
-		Options:    o,
+		opt:        o,
 		log:        o.Logger,
 		known:      facts,
 		collected:  make(chan struct{}),
@@ -49,7 +49,7 @@ func Open(ctx context.Context, o Options) (*Pods, error) {
 	var running map[string]Task
 	go func() {
 		var err error
-		running, err = p.Executor.Tasks(ctx)
+		running, err = p.opt.Executor.Tasks(ctx)
 		tasks <- err
 	}()
 	found, err := p.load()
@@ -74,6 +74,9 @@ func (p *Pods) load() ([]*Sandbox, error) {
 	for i, dir := range dirs {
 		readers.Go(func() error {
 			s, err := p.loadSandbox(dir)
+			if errors.Is(err, errNewer) {
+				return err
+			}
 			if err != nil {
 				// What the pod holds besides its record is still to be let go.
 				s = p.unnamed(folder{parent: dir.parent, id: dir.id, mark: removing})
@@ -98,11 +101,8 @@ func (p *Pods) loadSandbox(dir folder) (*Sandbox, error) {
 		return nil, err
 	}
 	config := new(criapi.PodSandboxConfig)
-	switch {
-	case r.Version != recordVersion:
-		return nil, fmt.Errorf("pod.json has version %d, want %d", r.Version, recordVersion)
-	case r.ID != dir.id:
-		return nil, fmt.Errorf("pod.json is that of pod %q", r.ID)
+	if err := checkRecord(dir, "pod.json", r.Version, r.ID); err != nil {
+		return nil, err
 	}
 	if err := decode(r.Config, config); err != nil {
 		return nil, fmt.Errorf("pod.json: config: %w", err)
@@ -120,8 +120,8 @@ func (p *Pods) loadSandbox(dir folder) (*Sandbox, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.stopping = s.stopped || begun || s.boot != p.BootID
-	if result, known := p.Network.Result(s.ID); known && !s.stopping {
+	s.stopping = s.stopped || begun || s.boot != p.opt.BootID
+	if result, known := p.opt.Network.Result(s.ID); known && !s.stopping {
 		s.ips = result.IPs
 	}
 	if err := atomicfile.Sweep(dir.path()); err != nil {
@@ -139,7 +139,7 @@ func (p *Pods) unnamed(dir folder) *Sandbox {
 // putAside keeps a bad record out of the way of the good ones, for a person to
 // look at.
 func (p *Pods) putAside(dir folder, reason error) error {
-	aside := filepath.Join(p.Root, "bad-records")
+	aside := filepath.Join(p.opt.Root, "bad-records")
 	if err := os.MkdirAll(aside, 0o700); err != nil {
 		return err
 	}

@@ -44,7 +44,7 @@ func (r *recovery) run(found []*Sandbox) {
 	p.background.Go(p.watchExits)
 	p.background.Go(func() {
 		defer close(p.collected)
-		if err := p.Network.Collect(r.connected); err != nil {
+		if err := p.opt.Network.Collect(r.connected); err != nil {
 			p.log.Warn("cannot collect what the network holds for old pods", "err", err)
 		}
 	})
@@ -77,7 +77,7 @@ func (r *recovery) sandbox(s *Sandbox) {
 // lost says that the namespaces of a pod are not there any more although the
 // node did not reboot: the monitor was lost.
 func (s *Sandbox) lost() bool {
-	file, _, err := s.pods.Executor.SandboxNetNS(s.ID)
+	file, _, err := s.pods.opt.Executor.SandboxNetNS(s.ID)
 	if file != nil {
 		file.Close()
 	}
@@ -151,12 +151,12 @@ func (r *recovery) container(c *Container) {
 	case c.ended != nil:
 		if known && task.Exit == nil {
 			// Its start was given up, and the daemon died before the kill.
-			r.leftovers["container "+c.ID] = func(context.Context) error { return r.p.Executor.Kill(c.ID) }
+			r.leftovers["container "+c.ID] = func(context.Context) error { return r.p.opt.Executor.Kill(c.ID) }
 		}
 	case known && task.Exit != nil:
 		c.finish(ending(*task.Exit))
 	case known:
-	case c.started.PID != 0, c.Sandbox.boot != r.p.BootID:
+	case c.started.PID != 0, c.Sandbox.boot != r.p.opt.BootID:
 		e := ending(spec.Exit{At: time.Now(), Unknown: true})
 		if c.started.PID == 0 {
 			e.Message = "the node went down before the container was started"
@@ -174,7 +174,7 @@ func (r *recovery) hold(c *Container) {
 		}
 	}
 	for _, id := range ids {
-		if err := r.p.Images.Hold(id, c.ID); err != nil {
+		if err := r.p.opt.Images.Hold(id, c.ID); err != nil {
 			r.p.log.Warn("an image in use is gone", "container", c.ID, "image", id, "err", err)
 		}
 	}
@@ -201,7 +201,7 @@ func (r *recovery) strays() {
 		}
 		r.p.log.Warn("removing a container without a record", "container", id)
 		r.leftovers["container "+id] = func(ctx context.Context) error {
-			return r.p.Executor.Remove(ctx, spec.Container{ID: id, Rootfs: spec.Rootfs{Writable: r.p.writable(id)}})
+			return r.p.opt.Executor.Remove(ctx, spec.Container{ID: id, Rootfs: spec.Rootfs{Writable: r.p.writable(id)}})
 		}
 	}
 }

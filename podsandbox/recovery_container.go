@@ -22,6 +22,9 @@ func (s *Sandbox) loadContainers() error {
 	}
 	for _, dir := range dirs {
 		c, err := s.loadContainer(dir)
+		if errors.Is(err, errNewer) {
+			return err
+		}
 		if err != nil {
 			if err := s.pods.putAside(dir, err); err != nil {
 				return err
@@ -48,12 +51,10 @@ func (s *Sandbox) loadContainer(dir folder) (*Container, error) {
 		return nil, err
 	}
 	config := new(criapi.ContainerConfig)
-	switch {
-	case r.Version != recordVersion:
-		return nil, fmt.Errorf("container.json has version %d, want %d", r.Version, recordVersion)
-	case r.ID != dir.id:
-		return nil, fmt.Errorf("container.json is that of container %q", r.ID)
-	case len(r.Env) > len(r.Spec.Process.Env):
+	if err := checkRecord(dir, "container.json", r.Version, r.ID); err != nil {
+		return nil, err
+	}
+	if len(r.Env) > len(r.Spec.Process.Env) {
 		return nil, errors.New("container.json: Env is longer than that of the process")
 	}
 	r.restoreEnv()

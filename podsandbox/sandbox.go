@@ -99,7 +99,7 @@ func (s *Sandbox) netPod() (pod network.Pod, done func()) {
 			HostIP:        ip,
 		})
 	}
-	file, path, err := s.pods.Executor.SandboxNetNS(s.ID)
+	file, path, err := s.pods.opt.Executor.SandboxNetNS(s.ID)
 	if err != nil || file == nil {
 		return pod, func() {}
 	}
@@ -113,12 +113,12 @@ func (s *Sandbox) release(ctx context.Context) error {
 	var failed error
 	if !s.spec.HostNetwork {
 		n, done := s.netPod()
-		if err := s.pods.Network.Teardown(ctx, n); err != nil {
+		if err := s.pods.opt.Network.Teardown(ctx, n); err != nil {
 			failed = fmt.Errorf("network: %w", err)
 		}
 		done()
 	}
-	if err := s.pods.Executor.RemoveSandbox(ctx, s.ID); err != nil {
+	if err := s.pods.opt.Executor.RemoveSandbox(ctx, s.ID); err != nil {
 		failed = errors.Join(failed, fmt.Errorf("namespaces: %w", err))
 	}
 	return failed

@@ -23,7 +23,7 @@ func (s *Sandbox) writeEtc() error {
 	}
 	hosts := plan.Hosts(hostname, s.ips)
 	if s.spec.HostNetwork {
-		if hosts, err = readIfThere(s.pods.Hosts); err != nil {
+		if hosts, err = readIfThere(s.pods.opt.Hosts); err != nil {
 			return fmt.Errorf("the node's hosts: %w", err)
 		}
 	}
@@ -50,7 +50,7 @@ func (s *Sandbox) resolvConf() ([]byte, error) {
 	if own := plan.ResolvConf(s.config.DnsConfig); len(own) > 0 {
 		return own, nil
 	}
-	node, err := readIfThere(s.pods.ResolvConf)
+	node, err := readIfThere(s.pods.opt.ResolvConf)
 	if err != nil {
 		return nil, fmt.Errorf("the node's resolv.conf: %w", err)
 	}

@@ -20,7 +20,7 @@ const undoTime = time.Minute
 
 // Run makes a pod and gives its id.
 func (p *Pods) Run(ctx context.Context, cfg *criapi.PodSandboxConfig, handler string) (string, error) {
-	if handler != "" && !slices.Contains(p.Handlers, handler) {
+	if handler != "" && !slices.Contains(p.opt.Handlers, handler) {
 		return "", &InvalidError{Field: "runtime_handler", Value: handler, Reason: "is unknown"}
 	}
 	id := newID()
@@ -34,7 +34,7 @@ func (p *Pods) Run(ctx context.Context, cfg *criapi.PodSandboxConfig, handler st
 		config:     proto.CloneOf(cfg), // the caller's may change
 		handler:    handler,
 		spec:       planned,
-		boot:       p.BootID,
+		boot:       p.opt.BootID,
 		created:    time.Now(),
 		dir:        folder{parent: p.podsDir(), id: id, mark: creating},
 		containers: map[string]*Container{},
@@ -66,7 +66,7 @@ func (s *Sandbox) run(ctx context.Context, op *operation) error {
 		return fmt.Errorf("record: %w", err)
 	}
 	op.at("namespaces")
-	if err := p.Executor.CreateSandbox(ctx, s.spec); err != nil {
+	if err := p.opt.Executor.CreateSandbox(ctx, s.spec); err != nil {
 		return fmt.Errorf("namespaces: %w", err)
 	}
 	op.at("network")
@@ -132,7 +132,7 @@ func (s *Sandbox) connect(ctx context.Context) error {
 	if n.NetNSFile == nil {
 		return fmt.Errorf("namespace of the pod: %w", os.ErrNotExist)
 	}
-	result, err := s.pods.Network.Setup(ctx, n)
+	result, err := s.pods.opt.Network.Setup(ctx, n)
 	if err != nil {
 		return err
 	}

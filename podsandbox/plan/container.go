@@ -104,8 +104,8 @@ func Container(r Request) (Plan, error) {
 	return Plan{Spec: c, StopSignal: signal, User: user}, nil
 }
 
-// Rootfs and cgroup of a container follow from its name alone, so that what a
-// crash left of it can be removed without a plan.
+// Remains is what follows from the id of a container alone: enough to remove
+// what a crash left of it.
 func Remains(id string, rootfs spec.Rootfs, pod *criapi.PodSandboxConfig, f Facts) (spec.Container, error) {
 	group, err := f.cgroup(pod.GetLinux().GetCgroupParent(), id)
 	return spec.Container{ID: id, Rootfs: rootfs, Cgroup: group}, err
