@@ -1,0 +1,30 @@
+// Command actor is what runs in the containers of these tests where a shell
+// would be too slow or too well-behaved: it talks fast, and it attacks the node
+// that runs it.
+//
+//	actor lines [-n COUNT] [-pause TIME] [-stderr] [-exit CODE]   numbered lines
+//	actor flood                                                   zeros without end
+//	actor fds                                                     where all descriptors within reach lead
+//	actor overwrite PATTERN TIME                                  write to programs of other processes
+//	actor swap A B TIME                                           exchange two names without pause
+//	actor sockets                                                 connect to every abstract socket
+package main
+
+import (
+	"fmt"
+	"os"
+)
+
+func main() {
+	verbs := map[string]func([]string) error{
+		"lines": lines, "flood": flood, "fds": descriptors, "overwrite": overwrite, "swap": swap, "sockets": sockets,
+	}
+	if len(os.Args) < 2 || verbs[os.Args[1]] == nil {
+		fmt.Fprintf(os.Stderr, "actor: unknown verb in %q\n", os.Args)
+		os.Exit(2)
+	}
+	if err := verbs[os.Args[1]](os.Args[2:]); err != nil {
+		fmt.Fprintln(os.Stderr, "actor:", err)
+		os.Exit(1)
+	}
+}

@@ -1,0 +1,228 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// patience is how long anything may take that takes milliseconds on a machine
+// with nothing else to do.
+const patience = 20 * time.Second
+
+// daemon is one instance with folders of its own.
+type daemon struct {
+	t     *testing.T
+	dir   string   // of what survives a reboot, and of logs
+	state string   // on tmpfs, as /run is
+	flags []string // besides the folders
+
+	process *exec.Cmd
+	ended   chan error // what Wait returned
+	conn    *grpc.ClientConn
+	criapi.RuntimeServiceClient
+	images criapi.ImageServiceClient
+}
+
+func program(name string) string { return filepath.Join(os.Getenv(programs), name) }
+
+func (d *daemon) root() string      { return filepath.Join(d.dir, "root") }
+func (d *daemon) certs() string     { return filepath.Join(d.dir, "certs.d") }
+func (d *daemon) conflists() string { return filepath.Join(d.dir, "net.d") }
+func (d *daemon) endpoint() string  { return "unix://" + filepath.Join(d.state, "socket/cri.sock") }
+func (d *daemon) log() string       { return filepath.Join(d.dir, "daemon.log") }
+func (d *daemon) logs() string      { return filepath.Join(d.dir, "logs") }
+
+// start starts a new instance. When the test ends it is stopped with all its
+// pods, and nothing of it may be left.
+func start(t *testing.T, flags ...string) *daemon {
+	t.Helper()
+	before := count(t)
+	d := &daemon{t: t, dir: t.TempDir(), flags: flags}
+	var err error
+	if d.state, err = os.MkdirTemp("/run", "node-"); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{d.certs(), d.conflists(), d.logs()} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := registry(t).Mirror(d.certs(), "registry.test"); err != nil {
+		t.Fatal(err)
+	}
+	d.serve()
+	t.Cleanup(func() {
+		d.stopAll()
+		if t.Failed() {
+			d.showLog()
+		}
+		before.compare(t, "after the end of the instance", func() census { return count(t) })
+		if err := os.RemoveAll(d.state); err != nil {
+			t.Error(err)
+		}
+	})
+	return d
+}
+
+func (d *daemon) command() *exec.Cmd {
+	return exec.Command(program("cri-mini"), append([]string{
+		"serve", "--root", d.root(), "--state", filepath.Join(d.state, "state"), "--listen", d.endpoint(),
+		"--registry-config-dir", d.certs(), "--cni-conf-dir", d.conflists(), "--cni-bin-dir", filepath.Join(d.dir, "cni-bin"),
+		"--config", "/dev/null", "--cgroup-driver", "cgroupfs", "--log-level", "debug",
+	}, d.flags...)...)
+}
+
+// serve starts the process and returns when it answers.
+func (d *daemon) serve() {
+	d.t.Helper()
+	log, err := os.OpenFile(d.log(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	defer log.Close()
+	d.process = d.command()
+	d.process.Stdout, d.process.Stderr = log, log
+	if err := d.process.Start(); err != nil {
+		d.t.Fatal(err)
+	}
+	d.ended = make(chan error, 1)
+	go func(process *exec.Cmd, ended chan error) { ended <- process.Wait() }(d.process, d.ended)
+	if d.conn, err = grpc.NewClient(d.endpoint(), grpc.WithTransportCredentials(insecure.NewCredentials())); err != nil {
+		d.t.Fatal(err)
+	}
+	d.RuntimeServiceClient = criapi.NewRuntimeServiceClient(d.conn)
+	d.images = criapi.NewImageServiceClient(d.conn)
+	eventually(d.t, "the daemon answers", func() bool {
+		select {
+		case err := <-d.ended:
+			d.ended <- err
+			d.showLog()
+			d.t.Fatalf("the daemon ended: %v", err)
+		default:
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_, err := d.Version(ctx, &criapi.VersionRequest{})
+		return err == nil
+	})
+}
+
+// kill ends the daemon as the kernel would for lack of memory.
+func (d *daemon) kill() {
+	d.t.Helper()
+	if err := d.process.Process.Kill(); err != nil {
+		d.t.Fatalf("kill the daemon: %v", err)
+	}
+	<-d.ended
+	d.conn.Close()
+}
+
+func (d *daemon) pid() int { return d.process.Process.Pid }
+
+// monitor finds the process by its command line; 0 when there is none.
+func (d *daemon) monitor() int {
+	found, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, name := range found {
+		line, _ := os.ReadFile(name)
+		if args := strings.Split(string(line), "\x00"); args[0] == "cri-mini: monitor" && args[1] == filepath.Join(d.state, "state") {
+			pid, _ := strconv.Atoi(strings.Split(name, "/")[2])
+			return pid
+		}
+	}
+	return 0
+}
+
+// killMonitor returns when the next one runs.
+func (d *daemon) killMonitor() {
+	d.t.Helper()
+	old := d.monitor()
+	if err := syscall.Kill(old, syscall.SIGKILL); err != nil {
+		d.t.Fatalf("kill monitor %d: %v", old, err)
+	}
+	eventually(d.t, "a new monitor", func() bool { pid := d.monitor(); return pid != 0 && pid != old })
+}
+
+// stopAll ends the instance with its pods and its monitor.
+func (d *daemon) stopAll() {
+	d.t.Helper()
+	select {
+	case <-d.ended:
+		return // by a test
+	default:
+	}
+	if out, err := d.run("stop", "--pods"); err != nil {
+		d.t.Errorf("stop --pods: %v\n%s", err, out)
+		d.process.Process.Kill()
+	}
+	d.conn.Close()
+	select {
+	case err := <-d.ended:
+		if err != nil {
+			d.t.Errorf("end of the daemon: %v", err)
+		}
+	case <-time.After(patience):
+		d.t.Errorf("the daemon still runs %s after stop --pods", patience)
+		d.process.Process.Kill()
+	}
+}
+
+// run is the command line.
+func (d *daemon) run(args ...string) (string, error) {
+	out, err := exec.Command(program("cri-mini"), append([]string{"--config", "/dev/null", "--listen", d.endpoint()}, args...)...).CombinedOutput()
+	return string(out), err
+}
+
+func (d *daemon) showLog() {
+	text, err := os.ReadFile(d.log())
+	if err != nil {
+		d.t.Error(err)
+	}
+	if more, err := os.ReadFile(filepath.Join(d.state, "state/monitor.log")); err == nil {
+		text = append(text, more...)
+	}
+	for line := range strings.Lines(string(text)) {
+		if !strings.Contains(line, "level=DEBUG") {
+			d.t.Log(strings.TrimSpace(line))
+		}
+	}
+}
+
+// context is that of one call.
+func (d *daemon) context() context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+	d.t.Cleanup(cancel)
+	return ctx
+}
+
+func eventually(t *testing.T, what string, true func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if true() {
+			return
+		}
+	}
+	t.Fatalf("not within %s: %s", patience, what)
+}
+
+// alive tells whether a process is there and no zombie.
+func alive(pid int) bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if errors.Is(err, os.ErrNotExist) || err != nil {
+		return false
+	}
+	_, rest, _ := strings.Cut(string(text), ") ")
+	return !strings.HasPrefix(rest, "Z")
+}

@@ -1,0 +1,239 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// stage tells which of the three processes of a test run this one is: outside
+// builds the programs and makes the namespaces, first is PID 1 in them and
+// reaps, inside runs the tests. When inside ends, the kernel ends whatever else
+// runs there.
+const (
+	stage  = "NODE_TEST_STAGE"
+	first  = "first"
+	inside = "inside"
+
+	// programs is the folder of what outside has built.
+	programs = "NODE_TEST_PROGRAMS"
+)
+
+func TestMain(m *testing.M) {
+	code, err := 1, error(nil)
+	switch os.Getenv(stage) {
+	case "":
+		code, err = outsideMain()
+	case first:
+		code, err = firstMain()
+	case inside:
+		code = m.Run()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "enclosure:", err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func outsideMain() (int, error) {
+	if os.Geteuid() != 0 {
+		return 1, errors.New("containers need root")
+	}
+	dir, err := os.MkdirTemp("", "node-test-")
+	if err != nil {
+		return 1, err
+	}
+	defer os.RemoveAll(dir)
+	if err := build(dir); err != nil {
+		return 1, err
+	}
+	group, err := newGroup()
+	if err != nil {
+		return 1, err
+	}
+	defer group.remove()
+
+	// The kernel sends Pdeathsig when the starting thread ends.
+	runtime.LockOSThread()
+	cmd := again(first)
+	cmd.Env = append(cmd.Env, programs+"="+dir, "TMPDIR="+dir)
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
+		// The root of a cgroup namespace is where its maker is: the child must
+		// make it, once it is in its group.
+		Unshareflags: unix.CLONE_NEWCGROUP,
+		UseCgroupFD:  true,
+		CgroupFD:     int(group.Fd()),
+		Pdeathsig:    syscall.SIGKILL,
+	}
+	return exitCode(cmd.Run())
+}
+
+// build makes the product and what runs in its containers, both static.
+func build(dir string) error {
+	for _, target := range []string{"./cmd/cri-mini", "./test/node/actor"} {
+		cmd := exec.Command("go", "build", "-o", dir, target)
+		cmd.Dir = "../.."
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("build %s: %w\n%s", target, err, out)
+		}
+	}
+	return nil
+}
+
+// again executes this program as another stage with the same arguments.
+func again(as string) *exec.Cmd {
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Args[0] = os.Args[0]
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, stage+"=") })
+	cmd.Env = append(cmd.Env, stage+"="+as)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	return cmd
+}
+
+func exitCode(err error) (int, error) {
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && exit.Exited() {
+		return exit.ExitCode(), nil
+	}
+	if err != nil {
+		return 1, err
+	}
+	return 0, nil
+}
+
+// firstMain mounts what belongs to the namespaces, starts the tests and reaps.
+func firstMain() (int, error) {
+	if err := mountOwn(); err != nil {
+		return 1, err
+	}
+	// A group that has processes cannot have controllers for its children.
+	leaf := filepath.Join(cgroupRoot, "tests")
+	if err := os.Mkdir(leaf, 0o755); err != nil {
+		return 1, err
+	}
+	if err := os.WriteFile(filepath.Join(leaf, "cgroup.procs"), []byte("0"), 0); err != nil {
+		return 1, err
+	}
+	if err := raiseLoopback(); err != nil {
+		return 1, fmt.Errorf("raise lo: %w", err)
+	}
+	cmd := again(inside)
+	if err := cmd.Start(); err != nil {
+		return 1, err
+	}
+	for {
+		var status unix.WaitStatus
+		pid, err := unix.Wait4(-1, &status, 0, nil)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return 1, fmt.Errorf("wait: %w", err)
+		case pid == cmd.Process.Pid && status.Signaled():
+			return 1, fmt.Errorf("the tests ended by %s", status.Signal())
+		case pid == cmd.Process.Pid:
+			return status.ExitStatus(), nil
+		}
+	}
+}
+
+// mountOwn replaces what shows namespaces by what shows the new ones. The old
+// mounts are taken away, not covered: a covered cgroup v1 tree would still be
+// found in the mount table.
+func mountOwn() error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make / private: %w", err)
+	}
+	for _, path := range []string{"/sys", "/proc", "/dev/mqueue"} {
+		if err := unix.Unmount(path, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("unmount %s: %w", path, err)
+		}
+	}
+	const flags = unix.MS_NOSUID | unix.MS_NODEV
+	for _, m := range []struct{ kind, path string }{{"proc", "/proc"}, {"sysfs", "/sys"}, {"cgroup2", cgroupRoot}, {"tmpfs", "/run"}} {
+		if err := unix.Mount(m.kind, m.path, m.kind, flags, ""); err != nil {
+			return fmt.Errorf("mount %s: %w", m.path, err)
+		}
+	}
+	return nil
+}
+
+func raiseLoopback() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	request, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	request.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, request)
+}
+
+// cgroupRoot is where the enclosure's own part of cgroup v2 is mounted.
+const cgroupRoot = "/sys/fs/cgroup"
+
+// group is the root of everything that the tests make in the cgroup tree.
+type group struct {
+	*os.File
+	tree *os.File
+	name string
+}
+
+// newGroup mounts cgroup v2 for itself: machines keep it in different places.
+func newGroup() (*group, error) {
+	fs, err := unix.Fsopen("cgroup2", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("kernel feature missing: cgroup v2: %w", err)
+	}
+	defer unix.Close(fs)
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return nil, fmt.Errorf("cgroup v2: %w", err)
+	}
+	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("mount cgroup v2: %w", err)
+	}
+	tree := os.NewFile(uintptr(fd), "cgroup2")
+	name := fmt.Sprintf("node-test-%d", os.Getpid())
+	if err := unix.Mkdirat(fd, name, 0o755); err != nil {
+		return nil, errors.Join(err, tree.Close())
+	}
+	dir, err := unix.Openat(fd, name, unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, errors.Join(err, tree.Close())
+	}
+	return &group{os.NewFile(uintptr(dir), name), tree, name}, nil
+}
+
+// remove takes the tree away from the leaves up. All processes are gone, they
+// ended with PID 1 of their namespace.
+func (g *group) remove() {
+	top := fmt.Sprintf("/proc/self/fd/%d/%s", g.tree.Fd(), g.name)
+	var paths []string
+	_ = filepath.WalkDir(top, func(path string, entry os.DirEntry, err error) error {
+		if err == nil && entry.IsDir() {
+			paths = append(paths, path)
+		}
+		return nil
+	})
+	g.Close()
+	for _, path := range slices.Backward(paths) {
+		if err := os.Remove(path); err != nil {
+			fmt.Fprintln(os.Stderr, "enclosure:", err)
+		}
+	}
+	g.tree.Close()
+}
