@@ -52,7 +52,7 @@ func (c *client) newPod(number int) *pod {
 	return &pod{c: c, config: &criapi.PodSandboxConfig{
 		Metadata: &criapi.PodSandboxMetadata{Name: name, Namespace: "bench", Uid: name},
 		Hostname: name,
-		Linux:    &criapi.LinuxPodSandboxConfig{SecurityContext: &criapi.LinuxSandboxSecurityContext{Seccomp: defaultSeccomp}},
+		Linux:    &criapi.LinuxPodSandboxConfig{SecurityContext: &criapi.LinuxSandboxSecurityContext{Seccomp: defaultSeccomp, NamespaceOptions: &criapi.NamespaceOption{Pid: criapi.NamespaceMode_CONTAINER}}},
 	}}
 }
 
