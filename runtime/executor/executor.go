@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"cri-mini/internal/atomicfile"
 	"cri-mini/runtime/capability"
 	"cri-mini/runtime/cgroup"
 	"cri-mini/runtime/spec"
@@ -66,6 +67,9 @@ func Open(ctx context.Context, o Options) (*Executor, error) {
 		if err := os.MkdirAll(filepath.Join(o.State, name), 0o700); err != nil {
 			return nil, err
 		}
+	}
+	if err := atomicfile.Sweep(filepath.Join(o.State, tasksDir)); err != nil {
+		return nil, err
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()

@@ -99,6 +99,12 @@ func (e *Executor) start(ctx context.Context, c *container, attach bool) (spec.S
 	defer closeExtra()
 	extra = append(extra, c.rootfs.File)
 	task.Rootfs, task.Attach = true, attach
+	// A first note before the start: a daemon that dies right after it must
+	// leave enough for the next one to know the task by.
+	first := noted{Cgroup: p.spec.Cgroup, Log: p.spec.LogPath, User: p.user, Tracer: canTrace(p.spec), Once: p.spec.StdinOnce}
+	if err := e.writeNote(c.id, first); err != nil {
+		return spec.Started{}, nil, fmt.Errorf("note of the task: %w", err)
+	}
 	answer, got, err := e.spawn(ctx, c.id, p.program, parts, task, extra)
 	if err != nil {
 		return spec.Started{}, nil, err

@@ -152,6 +152,9 @@ func (e *Executor) addNoted(ctx context.Context, tasks map[string]spec.Task) err
 			e.log.Warn("ignoring the note of a task", "err", err)
 			continue
 		}
+		if n.PID == 0 {
+			continue // it was about to start, and the monitor does not know it
+		}
 		task := spec.Task{Started: spec.Started{PID: n.PID, At: n.Started}}
 		if exit, ok := e.recordedExit(id); ok {
 			task.Exit = &exit
