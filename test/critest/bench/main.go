@@ -76,12 +76,7 @@ func (o *options) build() error {
 }
 
 // inside measures and prints.
-func (o *options) inside() (int, error) {
-	work, err := os.MkdirTemp("", "bench-")
-	if err != nil {
-		return 1, err
-	}
-	defer os.RemoveAll(work)
+func (o *options) inside(work string) (int, error) {
 	images, err := testimage.BuildAll(o.repository)
 	if err != nil {
 		return 1, err

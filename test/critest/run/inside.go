@@ -11,12 +11,7 @@ import (
 )
 
 // inside starts registry, daemon and suite and gives the verdict.
-func (o *options) inside() (int, error) {
-	work, err := os.MkdirTemp("", "critest-")
-	if err != nil {
-		return 1, err
-	}
-	defer os.RemoveAll(work)
+func (o *options) inside(work string) (int, error) {
 	// The suite and its volumes stay below one directory, which is also how the
 	// leak check knows them.
 	os.Setenv("TMPDIR", filepath.Join(work, "tmp"))

@@ -9,10 +9,12 @@
 package enclosure
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"runtime"
 	"slices"
 	"strings"
@@ -27,9 +29,13 @@ const CgroupRoot = "/sys/fs/cgroup"
 // stageVariable tells a re-executed process which of the three it is.
 const stageVariable = "ENCLOSURE_STAGE"
 
+// workVariable tells the inner processes the directory that Outside removes.
+const workVariable = "ENCLOSURE_WORK"
+
 // Main runs a program's three processes and returns the exit status. Prepare
-// runs outside, before there is anything to clean up; inside is the work.
-func Main(prepare func() error, inside func() (int, error)) (int, error) {
+// runs outside, before there is anything to clean up. Inside does the work, in a
+// directory that is removed however it ends.
+func Main(prepare func() error, inside func(work string) (int, error)) (int, error) {
 	switch stage := os.Getenv(stageVariable); stage {
 	case "":
 		if err := prepare(); err != nil {
@@ -39,7 +45,7 @@ func Main(prepare func() error, inside func() (int, error)) (int, error) {
 	case "init":
 		return initial()
 	case "inside":
-		return inside()
+		return inside(os.Getenv(workVariable))
 	default:
 		return 1, fmt.Errorf("%s: unknown stage %q", stageVariable, stage)
 	}
@@ -50,15 +56,25 @@ func outside() (int, error) {
 	if os.Geteuid() != 0 {
 		return 1, errors.New("containers need root")
 	}
+	work, err := os.MkdirTemp("", "enclosure-")
+	if err != nil {
+		return 1, err
+	}
+	defer os.RemoveAll(work)
 	cgroup, err := newCgroup()
 	if err != nil {
 		return 1, err
 	}
 	defer cgroup.remove()
 
+	// An interrupt ends PID 1 and so everything inside; this process stays to
+	// clean up.
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
 	// The kernel sends Pdeathsig when the starting thread ends, not the process.
 	runtime.LockOSThread()
-	cmd := command("init")
+	cmd := command(ctx, "init")
+	cmd.Env = append(cmd.Env, workVariable+"="+work)
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
 		// A cgroup namespace takes its root from the process that makes it: the
@@ -72,8 +88,8 @@ func outside() (int, error) {
 }
 
 // command re-executes this program as another stage with the same arguments.
-func command(stage string) *exec.Cmd {
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+func command(ctx context.Context, stage string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", os.Args[1:]...)
 	cmd.Args[0] = os.Args[0]
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, stageVariable+"=") })
 	cmd.Env = append(cmd.Env, stageVariable+"="+stage)

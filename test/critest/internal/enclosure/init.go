@@ -1,6 +1,7 @@
 package enclosure
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -21,7 +22,7 @@ func initial() (int, error) {
 	if err := raiseLoopback(); err != nil {
 		return 1, fmt.Errorf("raise lo: %w", err)
 	}
-	cmd := command("inside")
+	cmd := command(context.Background(), "inside")
 	if err := cmd.Start(); err != nil {
 		return 1, err
 	}
