@@ -54,7 +54,16 @@ func (e *Executor) tryReplace(ctx context.Context) error {
 			return err
 		}
 	}
-	return e.watch(ctx)
+	tasks, err := e.watch(ctx)
+	if err != nil {
+		return err
+	}
+	for _, t := range tasks {
+		if t.Ended { // after it was handed over and before anyone listened
+			e.exited(t)
+		}
+	}
+	return nil
 }
 
 // readopt hands a started container over, unless its exit is on record.

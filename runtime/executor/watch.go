@@ -16,22 +16,22 @@ import (
 	"cri-mini/runtime/wire"
 )
 
-// watch learns all tasks from the monitor and then every exit. When the
+// watch learns all tasks from the monitor and then every later exit. When the
 // monitor dies a new one takes over what we hold.
-func (e *Executor) watch(ctx context.Context) error {
+func (e *Executor) watch(ctx context.Context) ([]wire.Task, error) {
 	conn, answer, _, err := e.monitor.bound(ctx, &wire.Request{Verb: wire.Watch}, nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, t := range answer.Tasks {
 		if err := e.learn(ctx, t); err != nil {
 			unix.Close(conn)
-			return err
+			return nil, err
 		}
 	}
 	e.monitor.watching(conn)
 	go e.follow(conn)
-	return nil
+	return answer.Tasks, nil
 }
 
 // follow reads exits until the connection ends.

@@ -44,9 +44,12 @@ func count(t *testing.T, nodes ...*daemon) census {
 	return c
 }
 
-// unchanged counts now and gives what counts again and compares.
+// unchanged counts now and gives what makes sure that the node still works,
+// counts again and compares. A whole life comes before each count because of
+// what a daemon learns with its first container and keeps.
 func (d *daemon) unchanged() (check func()) {
 	d.t.Helper()
+	d.wholeLife("before")
 	// What pods did before is still being freed, and pulled layers are still
 	// being synced.
 	var before census
@@ -58,6 +61,7 @@ func (d *daemon) unchanged() (check func()) {
 	})
 	return func() {
 		d.t.Helper()
+		d.wholeLife("after")
 		before.compare(d.t, "afterwards", func() census { return count(d.t, d) })
 	}
 }

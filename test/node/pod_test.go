@@ -1,10 +1,9 @@
 package node
 
 import (
-	"fmt"
+	"encoding/json"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -121,12 +120,11 @@ func (c *container) pid() int {
 	if err != nil {
 		c.d.t.Fatalf("status: %v", err)
 	}
-	var pid int
-	_, rest, _ := strings.Cut(answer.Info["info"], `"pid":`)
-	if _, err := fmt.Sscan(strings.TrimRight(strings.SplitN(rest, ",", 2)[0], "}"), &pid); err != nil {
+	var info struct{ PID int }
+	if err := json.Unmarshal([]byte(answer.Info["info"]), &info); err != nil || info.PID == 0 {
 		c.d.t.Fatalf("pid in %s: %v", answer.Info["info"], err)
 	}
-	return pid
+	return info.PID
 }
 
 // exited waits for the end.
@@ -180,13 +178,11 @@ func (d *daemon) wholeLife(name string) {
 	p.remove()
 }
 
-// ready starts an instance that has had one pod, so that everything is there
-// that the first one brings and that stays.
+// ready starts an instance that has the image of most containers.
 func ready(t *testing.T, flags ...string) *daemon {
 	t.Helper()
 	d := start(t, flags...)
 	d.pull(shell)
-	d.wholeLife("first")
 	return d
 }
 
