@@ -22,6 +22,12 @@ import (
 func (e *Executor) startInit(ctx context.Context, s spec.Sandbox, made files) error {
 	var back undo.Stack
 	defer back.Run()
+	// Noted before it is made: the group is to be found again by the sandbox's
+	// id alone.
+	if err := e.writeNote(initID(s.ID), noted{Cgroup: s.Cgroup}); err != nil {
+		return err
+	}
+	back.Add(func() error { return e.dropNote(initID(s.ID)) })
 	group, err := e.cgroups.Create(s.Cgroup, cgroup.Resources{AllowAllDevices: true})
 	if err != nil {
 		return err
@@ -38,12 +44,6 @@ func (e *Executor) startInit(ctx context.Context, s spec.Sandbox, made files) er
 	}
 	program := spawn.Init([]string{"cri-mini: init"}, []string{boot.Variable + "=" + boot.Init}, nil,
 		spawn.Surroundings{User: made["user"] != nil, LastCap: e.limits.lastCap})
-	// Noted before it starts: the group is to be found again by the sandbox's
-	// id alone.
-	if err := e.writeNote(initID(s.ID), noted{Cgroup: s.Cgroup}); err != nil {
-		return err
-	}
-	back.Add(func() error { return e.dropNote(initID(s.ID)) })
 	parts := files{"exe": exe, "user": made["user"]}
 	answer, got, err := e.spawn(ctx, initID(s.ID), program, parts, wire.TaskSpec{Cgroup: true}, []*os.File{dir})
 	if err != nil {
