@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"slices"
@@ -36,27 +37,27 @@ func readLog(t *testing.T, path string) []record {
 	return records
 }
 
-// numbered checks what actor lines wrote on one stream and gives the numbers.
-// A line in part, or joined with another, fails the test.
-func numbered(t *testing.T, records []record, stream string) []int {
-	t.Helper()
-	var numbers []int
+// text is what actor writes as its n-th line.
+func text(n int) string {
+	return fmt.Sprintf("line %09d of the container's output, long enough to be torn", n)
+}
+
+// numbered gives the numbers of the lines that actor wrote on one stream, and
+// the records that are not such a line.
+func numbered(records []record, stream string) (numbers []int, torn []record) {
 	for _, r := range records {
 		if r.stream != stream {
 			continue
 		}
 		var n int
-		want := ""
-		if _, err := fmt.Sscanf(r.text, "line %d", &n); err == nil {
-			want = fmt.Sprintf("line %09d of the container's output, long enough to be torn", n)
-		}
-		if strings.TrimSuffix(r.text, "\r") != want || r.tag != "F" {
-			t.Errorf("torn line on %s: %q %q", stream, r.tag, r.text)
+		_, err := fmt.Sscanf(r.text, "line %d", &n)
+		if err != nil || r.tag != "F" || strings.TrimSuffix(r.text, "\r") != text(n) {
+			torn = append(torn, r)
 			continue
 		}
 		numbers = append(numbers, n)
 	}
-	return numbers
+	return numbers, torn
 }
 
 // gaps says what is missing, doubled or out of order in 1, 2, 3...
@@ -83,7 +84,10 @@ func complete(t *testing.T, path string, streams ...string) int {
 	t.Helper()
 	records, n := readLog(t, path), 0
 	for _, stream := range streams {
-		numbers := numbered(t, records, stream)
+		numbers, torn := numbered(records, stream)
+		for _, r := range torn {
+			t.Errorf("torn line on %s: %q %q", stream, r.tag, r.text)
+		}
 		if _, report := gaps(numbers); report != "" {
 			t.Errorf("%s of %s: %s", stream, path, report)
 		}
@@ -92,17 +96,24 @@ func complete(t *testing.T, path string, streams ...string) int {
 	return n
 }
 
-// lastLine is the number in the last complete line of a log so far.
+// lastLine is the number in the last complete line of a log so far; 0 when
+// there is none.
 func lastLine(path string) int {
-	text, err := os.ReadFile(path)
+	file, err := os.Open(path)
 	if err != nil {
 		return 0
 	}
-	lines := strings.Split(string(text[max(0, len(text)-1000):]), "\n")
+	defer file.Close()
+	end, err := file.Seek(0, io.SeekEnd)
+	if err != nil {
+		return 0
+	}
+	tail := make([]byte, 1000)
+	n, _ := file.ReadAt(tail, max(0, end-int64(len(tail))))
+	lines := strings.Split(string(tail[:n]), "\n")
 	for _, line := range slices.Backward(lines[:len(lines)-1]) {
-		if _, rest, found := strings.Cut(line, " F line "); found {
-			n, err := strconv.Atoi(strings.TrimLeft(rest[:9], "0"))
-			if err == nil {
+		if _, rest, found := strings.Cut(line, " F line "); found && len(rest) > 9 {
+			if n, err := strconv.Atoi(rest[:9]); err == nil {
 				return n
 			}
 		}
