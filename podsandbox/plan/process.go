@@ -28,7 +28,7 @@ func process(r Request, user passwd.User) (spec.Process, error) {
 	if err != nil {
 		return spec.Process{}, err
 	}
-	filter, err := seccompFilter(r, caps)
+	filter, flags, err := seccompFilter(r, caps)
 	if err != nil {
 		return spec.Process{}, err
 	}
@@ -42,6 +42,7 @@ func process(r Request, user passwd.User) (spec.Process, error) {
 		Capabilities: caps,
 		NoNewPrivs:   security.GetNoNewPrivs(),
 		Seccomp:      filter,
+		SeccompFlags: flags,
 		// Always set: otherwise the program would be as safe from the OOM
 		// killer as the monitor.
 		OOMScoreAdj: &score,

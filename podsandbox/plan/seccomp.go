@@ -52,11 +52,11 @@ func seccompKind(s *criapi.LinuxContainerSecurityContext) (kind criapi.SecurityP
 }
 
 // seccompFilter compiles the filter of a container; nil means unconfined.
-func seccompFilter(r Request, caps spec.Capabilities) ([]byte, error) {
+func seccompFilter(r Request, caps spec.Capabilities) (filter []byte, flags uint, err error) {
 	s := r.Config.GetLinux().GetSecurityContext()
 	kind, file, field, err := seccompKind(s)
 	if err != nil || kind == criapi.SecurityProfile_Unconfined {
-		return nil, err
+		return nil, 0, err
 	}
 	// What a capability allows, a profile may allow too.
 	names := capability.Names(caps.Bounding)
@@ -66,15 +66,15 @@ func seccompFilter(r Request, caps spec.Capabilities) ([]byte, error) {
 	} else {
 		profile = r.Profile.For(names)
 	}
-	filter, err := seccomp.Compile(profile)
+	compiled, err := seccomp.Compile(profile)
 	if err != nil {
-		return nil, invalid(field, file, "%v", err)
+		return nil, 0, invalid(field, file, "%v", err)
 	}
-	program := make([]byte, 0, 8*len(filter))
-	for _, f := range filter {
+	program := make([]byte, 0, 8*len(compiled))
+	for _, f := range compiled {
 		program = binary.NativeEndian.AppendUint16(program, f.Code)
 		program = append(program, f.Jt, f.Jf)
 		program = binary.NativeEndian.AppendUint32(program, f.K)
 	}
-	return program, nil
+	return program, profile.Flags(), nil
 }

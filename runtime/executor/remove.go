@@ -49,14 +49,27 @@ func (e *Executor) Kill(id string) error {
 	if errors.Is(err, ErrUnknown) {
 		return nil
 	}
-	group, err := e.cgroups.Load(r.cgroup)
+	err = e.killGroup(r.cgroup)
 	if err == nil {
-		err = group.Kill()
+		return nil
 	}
-	if err != nil { // without the group there is still the process
-		return errors.Join(err, e.Signal(id, int(unix.SIGKILL)))
+	// Without the group there is still the process.
+	failed := e.Signal(id, int(unix.SIGKILL))
+	if failed == nil && errors.Is(err, os.ErrNotExist) {
+		return nil
 	}
-	return nil
+	return errors.Join(err, failed)
+}
+
+func (e *Executor) killGroup(path string) error {
+	if path == "" {
+		return os.ErrNotExist // never the root of all groups
+	}
+	group, err := e.cgroups.Load(path)
+	if err != nil {
+		return err
+	}
+	return group.Kill()
 }
 
 // Remove ends what runs and takes away everything of the container.

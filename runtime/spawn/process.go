@@ -93,7 +93,7 @@ func (b *builder) finish(p spec.Process, s Surroundings, join bool) {
 		}
 	}
 	if !p.NoNewPrivs { // without it a filter needs CAP_SYS_ADMIN, gone below
-		b.seccomp(p.Seccomp)
+		b.seccomp(p)
 	}
 	b.credentials(p)
 	if p.NoNewPrivs {
@@ -107,7 +107,7 @@ func (b *builder) finish(p spec.Process, s Surroundings, join bool) {
 		b.call("take the terminal", unix.SYS_IOCTL, Num(0), Num(unix.TIOCSCTTY), Num(0))
 	}
 	if p.NoNewPrivs {
-		b.seccomp(p.Seccomp)
+		b.seccomp(p)
 	}
 	b.signals()
 	b.execute(p)
@@ -139,9 +139,9 @@ func (b *builder) stdio(p spec.Process) {
 	}
 }
 
-func (b *builder) seccomp(insns []byte) {
-	if len(insns) > 0 {
-		b.call("install the seccomp filter", unix.SYS_SECCOMP, Num(unix.SECCOMP_SET_MODE_FILTER), Num(0), Filter(insns))
+func (b *builder) seccomp(p spec.Process) {
+	if len(p.Seccomp) > 0 {
+		b.call("install the seccomp filter", unix.SYS_SECCOMP, Num(unix.SECCOMP_SET_MODE_FILTER), Num(p.SeccompFlags), Filter(p.Seccomp))
 	}
 }
 

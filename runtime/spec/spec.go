@@ -171,6 +171,8 @@ type Process struct {
 	// Seccomp is a classic BPF program, struct sock_filter by struct
 	// sock_filter in native byte order (seccomp(2)); empty means none.
 	Seccomp []byte `json:",omitempty"`
+	// SeccompFlags are SECCOMP_FILTER_FLAG_*.
+	SeccompFlags uint `json:",omitempty"`
 
 	Rlimits     []Rlimit
 	OOMScoreAdj *int // nil leaves the monitor's own
