@@ -146,6 +146,7 @@ func (c *Container) prepare(ctx context.Context) error {
 func couldNotStart(err error) end {
 	e := end{Exit: spec.Exit{Code: 128, At: time.Now()}, Reason: "StartError", Message: err.Error()}
 	switch {
+	case !errors.Is(err, spec.ErrExecute):
 	case errors.Is(err, fs.ErrNotExist):
 		e.Code, e.Reason = 127, "ContainerCannotRun"
 	case errors.Is(err, fs.ErrPermission):

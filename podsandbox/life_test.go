@@ -284,12 +284,21 @@ func (l *life) control(verb string, args []string) string {
 func callError(text string) error {
 	switch text {
 	case "not-found":
-		return fs.ErrNotExist
+		return executeError{fs.ErrNotExist}
 	case "permission":
-		return fs.ErrPermission
+		return executeError{fs.ErrPermission}
+	case "mount-point-not-found":
+		return fs.ErrNotExist
 	}
 	return errors.New(text)
 }
+
+// executeError is a program that could not be executed, as the executor says
+// it.
+type executeError struct{ error }
+
+func (e executeError) Unwrap() error        { return e.error }
+func (e executeError) Is(target error) bool { return target == spec.ErrExecute }
 
 func (l *life) run(ctx context.Context, name string, options []string) string {
 	cfg := podConfig(name)

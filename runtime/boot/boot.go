@@ -35,7 +35,9 @@ func init() {
 	case Monitor:
 		setName("cri-mini: mon")
 		const listener = 3
-		unix.CloseOnExec(listener)
+		// What the daemon's launcher forgot to close must not reach our
+		// children; closing it here could hit what the runtime opened.
+		unix.CloseRange(listener, ^uint(0)>>32, unix.CLOSE_RANGE_CLOEXEC)
 		defaultSignals()
 		if err := monitor.Run(listener); err != nil {
 			unix.Write(2, []byte("monitor: "+err.Error()+"\n"))

@@ -136,6 +136,9 @@ func (e *Executor) prepare(ctx context.Context, c *container, s spec.Container) 
 	if around.Folders, err = e.mounts(ctx, s, p.files); err != nil {
 		return err
 	}
+	if around.Places, err = places(c.rootfs, s); err != nil {
+		return err
+	}
 	if p.group, err = e.group(s, devices); err != nil {
 		return err
 	}
@@ -145,6 +148,25 @@ func (e *Executor) prepare(ctx context.Context, c *container, s spec.Container) 
 	c.prepared = p
 	back.Keep()
 	return nil
+}
+
+// places finds the mount points that are not where their names say.
+func places(root *mount.Tree, s spec.Container) (map[string]string, error) {
+	found := map[string]string{}
+	names := append([]string{s.Process.Cwd}, spawn.DefaultTargets...)
+	for _, m := range s.Mounts {
+		names = append(names, path.Clean(m.Target))
+	}
+	for _, name := range names {
+		where, err := place(root, name)
+		if err != nil {
+			return nil, fmt.Errorf("mount point %s: %w", name, err)
+		}
+		if where != name {
+			found[name] = where
+		}
+	}
+	return found, nil
 }
 
 func mapping(s spec.Container) (*spec.IDMapping, error) { return s.Rootfs.IDs, nil }

@@ -66,10 +66,7 @@ func (e *Executor) Exec(ctx context.Context, id string, p spec.Process, wanted s
 	back.Add(func() error { streams.ours.close(); return nil })
 
 	program := spawn.Exec(e.limits.apply(p), spawn.Surroundings{User: r.user, Copy: r.tracer, LastCap: e.limits.lastCap})
-	parts := files{"target": r.files["pidfd"]}
-	for name, f := range streams.theirs {
-		parts[name] = f
-	}
+	parts := streams.theirs.with(files{"target": r.files["pidfd"]})
 	task, extra := wire.TaskSpec{Cgroup: true, Bound: true}, []*os.File{dir}
 	if p.Terminal {
 		task.Terminal = true

@@ -500,3 +500,40 @@ func TestMonitorIsReplacedAndNothingIsLost(t *testing.T) {
 		t.Errorf("log %q", text)
 	}
 }
+
+func TestMountPointsBehindDanglingLinksAreMade(t *testing.T) {
+	n := newNode(t, spec.Sandbox{})
+	host := filepath.Join(t.TempDir(), "resolv.conf")
+	if err := os.WriteFile(host, []byte("nameserver 192.0.2.1\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	got := n.run("a", "cat /etc/resolv.conf /run/deep/er/stub; ls /srv/data/x; readlink /proc/self/cwd; ls /etc", func(s *spec.Container) {
+		dir := s.Rootfs.Layers[0].Path
+		for link, target := range map[string]string{
+			"etc/resolv.conf": "../run/deep/er/stub", "data": "/srv/data", "proc": "/elsewhere", "work": "./made",
+		} {
+			if err := os.Symlink(target, filepath.Join(dir, link)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.Process.Cwd = "/work/here"
+		s.MaskedPaths = []string{"/proc/kcore"}
+		s.Mounts = []spec.Mount{
+			{Kind: spec.BindMount, Source: host, Target: "/etc/resolv.conf"},
+			{Kind: spec.BindMount, Source: host, Target: "/data/x"},
+		}
+	})
+	if strings.Count(got, "nameserver 192.0.2.1") != 2 || !strings.Contains(got, "/srv/data/x") || !strings.Contains(got, "/made/here") {
+		t.Errorf("inside:\n%s", got)
+	}
+	s := n.container("loop", func(s *spec.Container) {
+		os.Symlink("ring", filepath.Join(s.Rootfs.Layers[0].Path, "ring"))
+		s.Mounts = []spec.Mount{{Kind: spec.BindMount, Source: host, Target: "/ring/x"}}
+	}, "true")
+	if err := n.Prepare(t.Context(), s); err == nil {
+		_, err = n.Start(t.Context(), "loop")
+		if err == nil || !strings.Contains(err.Error(), "/ring/x") {
+			t.Errorf("a ring of links: %v", err)
+		}
+	}
+}

@@ -33,6 +33,17 @@ func (f files) close() {
 	}
 }
 
+// with is these and more, for one use; they are closed as before.
+func (f files) with(more files) files {
+	all := files{}
+	for _, set := range []files{f, more} {
+		for name, file := range set {
+			all[name] = file
+		}
+	}
+	return all
+}
+
 // pick lists the descriptors of these names, in order.
 func (f files) pick(names []string) ([]*os.File, error) {
 	list := make([]*os.File, 0, len(names))

@@ -15,9 +15,8 @@ func TestDaemonThatDiedRightAfterAStartFindsIt(t *testing.T) {
 	n.Close()
 	// What was on disk when the answer of the monitor arrived, and a start
 	// that never reached the monitor.
-	first := noted{Cgroup: s.Cgroup, Log: s.LogPath}
-	for _, id := range []string{"a", "never"} {
-		if err := n.writeNote(id, first); err != nil {
+	for id, group := range map[string]string{"a": s.Cgroup, "never": testGroup + "/never"} {
+		if err := n.writeNote(id, noted{Cgroup: group, Log: s.LogPath}); err != nil {
 			t.Fatal(err)
 		}
 	}

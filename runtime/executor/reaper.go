@@ -44,7 +44,12 @@ func (e *Executor) startInit(ctx context.Context, s spec.Sandbox, made files) er
 	}
 	program := spawn.Init([]string{"cri-mini: init"}, []string{boot.Variable + "=" + boot.Init}, nil,
 		spawn.Surroundings{User: made["user"] != nil, LastCap: e.limits.lastCap})
-	parts := files{"exe": exe, "user": made["user"]}
+	io, err := makeStreams(false, spec.ExecIO{})
+	if err != nil {
+		return err
+	}
+	defer io.theirs.close()
+	parts := io.theirs.with(files{"exe": exe, "user": made["user"]})
 	answer, got, err := e.spawn(ctx, initID(s.ID), program, parts, wire.TaskSpec{Cgroup: true}, []*os.File{dir})
 	if err != nil {
 		return err

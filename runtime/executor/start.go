@@ -86,12 +86,8 @@ func (e *Executor) start(ctx context.Context, c *container, attach bool) (spec.S
 	back.Add(func() error { io.ours.close(); return nil })
 	defer io.theirs.close()
 
-	parts := files{"rootfs": c.rootfs.File}
-	for _, set := range []files{p.files, io.theirs} {
-		for name, f := range set {
-			parts[name] = f
-		}
-	}
+	parts := p.files.with(io.theirs)
+	parts["rootfs"] = c.rootfs.File
 	task, extra, closeExtra, err := e.taskFiles(p, io)
 	if err != nil {
 		return spec.Started{}, nil, err
@@ -227,6 +223,7 @@ func openLog(path string) (*os.File, error) {
 
 // ReopenLog makes the monitor continue in a new file.
 func (e *Executor) ReopenLog(ctx context.Context, id, path string) error {
+	_, before := os.Lstat(path)
 	f, err := openLog(path)
 	if err != nil {
 		return err
@@ -234,7 +231,9 @@ func (e *Executor) ReopenLog(ctx context.Context, id, path string) error {
 	defer f.Close()
 	_, _, err = e.monitor.request(ctx, &wire.Request{Verb: wire.ReopenLog, ID: id}, []*os.File{f})
 	if errors.Is(err, unix.ESRCH) {
-		os.Remove(path) // nobody writes to it
+		if errors.Is(before, os.ErrNotExist) {
+			os.Remove(path) // ours, and nobody writes to it
+		}
 		return fmt.Errorf("container %s: %w", id, ErrUnknown)
 	}
 	return err

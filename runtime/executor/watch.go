@@ -152,8 +152,8 @@ func (e *Executor) addNoted(ctx context.Context, tasks map[string]spec.Task) err
 			e.log.Warn("ignoring the note of a task", "err", err)
 			continue
 		}
-		if n.PID == 0 {
-			continue // it was about to start, and the monitor does not know it
+		if n.PID == 0 && !e.populated(n.Cgroup) {
+			continue // it was about to start, and did not
 		}
 		task := spec.Task{Started: spec.Started{PID: n.PID, At: n.Started}}
 		if exit, ok := e.recordedExit(id); ok {
@@ -164,6 +164,19 @@ func (e *Executor) addNoted(ctx context.Context, tasks map[string]spec.Task) err
 		tasks[id] = task
 	}
 	return nil
+}
+
+// populated tells whether anything lives in a group.
+func (e *Executor) populated(path string) bool {
+	if path == "" {
+		return false // not the root of all groups
+	}
+	group, err := e.cgroups.Load(path)
+	if err != nil {
+		return false
+	}
+	lives, err := group.Populated()
+	return err == nil && lives
 }
 
 // recordedExit reads the record that a monitor wrote.
@@ -189,6 +202,9 @@ func (e *Executor) recordedExit(id string) (spec.Exit, bool) {
 // pidfd that it is the one, and lets the monitor watch it. Its pipes died with
 // the monitor and the daemon before us.
 func (e *Executor) adoptOrphan(ctx context.Context, id string, n noted) error {
+	if n.PID == 0 { // started, but who it is died with the two of us
+		return errors.Join(ErrUnknown, e.killGroup(n.Cgroup))
+	}
 	fd, err := unix.PidfdOpen(n.PID, 0)
 	if err != nil {
 		return err

@@ -8,8 +8,7 @@
 // that wait in the mount namespace from which containers are cloned.
 //
 // The daemon may come and go; the monitor needs nothing of it. It must stay
-// small: no package with a big init (no fmt, no os, no net), no files but the
-// descriptors it is given.
+// small: no package with a big init, no files but the descriptors it is given.
 package monitor
 
 import (

@@ -13,7 +13,8 @@ import (
 // builder appends operations to a program.
 type builder struct {
 	Program
-	names int // of results that need a name of their own
+	names  int // of results that need a name of their own
+	places map[string]string
 }
 
 // newBuilder has room for an ordinary container's program.
@@ -67,6 +68,9 @@ func (b *builder) open(what, name string, flags uint64) *Op {
 func (b *builder) target(name string, folder bool) string {
 	name = path.Clean(name)
 	what := "mount point " + name
+	if elsewhere, ok := b.places[name]; ok {
+		name = elsewhere
+	}
 	saved := b.fresh("target")
 	b.open(what, name, unix.O_PATH).save(saved).tolerate(unix.ENOENT)
 	look := len(b.Ops) - 1

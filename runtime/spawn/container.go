@@ -23,6 +23,9 @@ type Surroundings struct {
 	Copy bool
 	// Folders tells for each mount of the container whether it is a folder.
 	Folders []bool
+	// Places are mount points that have to be made somewhere else than at
+	// their names: dangling links in the image lead there.
+	Places map[string]string
 	// LastCap is the highest capability of the kernel.
 	LastCap int
 }
@@ -35,7 +38,7 @@ type Surroundings struct {
 // console, a socket for the terminal, or stdin, stdout and stderr.
 func Container(c spec.Container, s Surroundings) Program {
 	b := newBuilder()
-	b.Copy = s.Copy
+	b.Copy, b.places = s.Copy, s.Places
 	b.hostLimits(c.Process)
 	b.joinSandbox(s)
 
@@ -154,6 +157,10 @@ func (b *builder) fork(namespaces int) {
 	b.call("fork", unix.SYS_CLONE, Num(unix.CLONE_PARENT|unix.CLONE_VM|unix.CLONE_VFORK|namespaces),
 		Num(0), Num(0), Num(0), Num(0)).Fork = true
 }
+
+// DefaultTargets are the places of the default mounts in an image; the others
+// lie below mounts of ours.
+var DefaultTargets = []string{"/proc", "/dev", "/sys"}
 
 // mount is one entry of the mount table to be.
 type mount struct {

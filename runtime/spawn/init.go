@@ -14,12 +14,12 @@ const nobody = 65534
 // no privilege at all.
 //
 // It expects the files hostproc, user with Surroundings.User, and exe, the
-// sealed copy of our binary: an executable that someone inside could open for
+// sealed copy of our binary, and stdin, stdout, stderr: an executable that someone inside could open for
 // writing would be ours on the host as well (CVE-2019-5736).
 func Init(args, env []string, oomScoreAdj *int, s Surroundings) Program {
 	b := newBuilder()
 	b.hostLimits(spec.Process{OOMScoreAdj: oomScoreAdj})
-	b.Files = []string{"hostproc", "exe"}
+	b.Files = []string{"hostproc", "exe", "stdin", "stdout", "stderr"}
 	if s.User {
 		b.Files = append(b.Files, "user")
 		b.setns("user", unix.CLONE_NEWUSER)
@@ -34,6 +34,9 @@ func Init(args, env []string, oomScoreAdj *int, s Surroundings) Program {
 	b.call("enter the root file system", unix.SYS_FCHDIR, Saved(root))
 	b.call("pivot to the root file system", unix.SYS_PIVOT_ROOT, Text("."), Text("."))
 	b.call("leave the old root", unix.SYS_UMOUNT2, Text("."), Num(unix.MNT_DETACH))
+	// Nothing of the monitor's goes along, not even its log.
+	b.stdio(spec.Process{})
+	b.closeOthers()
 	for n := range s.LastCap + 1 {
 		b.call("drop capability "+itoa(n), unix.SYS_PRCTL, Num(unix.PR_CAPBSET_DROP), Num(n), Num(0), Num(0), Num(0))
 	}

@@ -84,9 +84,7 @@ func (b *builder) console(mounts []mount) {
 func (b *builder) finish(p spec.Process, s Surroundings, join bool) {
 	b.call("set the umask", unix.SYS_UMASK, Num(umask(p)))
 	b.stdio(p)
-	// Everything is close-on-exec already; this holds should one slip.
-	b.call("close all other descriptors", unix.SYS_CLOSE_RANGE, Num(3), Num(uint64(0xffffffff)), Num(unix.CLOSE_RANGE_CLOEXEC)).
-		tolerate(unix.ENOSYS, unix.EINVAL)
+	b.closeOthers()
 	for n := range s.LastCap + 1 {
 		if p.Capabilities.Bounding&(1<<n) == 0 {
 			b.call("drop capability "+itoa(n), unix.SYS_PRCTL, Num(unix.PR_CAPBSET_DROP), Num(n), Num(0), Num(0), Num(0))
@@ -120,6 +118,13 @@ func (b *builder) signals() {
 		b.call("reset "+unix.SignalName(n), unix.SYS_RT_SIGACTION, Num(int(n)), words(0, 0, 0, 0), Num(0), Num(8))
 	}
 	b.call("unblock signals", unix.SYS_RT_SIGPROCMASK, Num(unix.SIG_SETMASK), words(0), Num(0), Num(8))
+}
+
+// closeOthers closes at the execve what is not stdin, stdout or stderr.
+// Everything is close-on-exec already; this holds should one slip.
+func (b *builder) closeOthers() {
+	b.call("close all other descriptors", unix.SYS_CLOSE_RANGE, Num(3), Num(uint64(0xffffffff)), Num(unix.CLOSE_RANGE_CLOEXEC)).
+		tolerate(unix.ENOSYS, unix.EINVAL)
 }
 
 func umask(p spec.Process) uint32 {
@@ -234,3 +239,6 @@ func (e *Error) Error() string {
 }
 
 func (e *Error) Unwrap() error { return e.Errno }
+
+// Is tells a program that cannot be executed from a step before it.
+func (e *Error) Is(target error) bool { return target == spec.ErrExecute && e.Execute }

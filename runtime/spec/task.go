@@ -18,6 +18,10 @@ type MountedRoot interface {
 	Close() error
 }
 
+// ErrExecute is what the error of a start is when all went well but the
+// program itself could not be executed.
+var ErrExecute = errors.New("the program could not be executed")
+
 // Started is what is known of a process just started.
 type Started struct {
 	PID int // in the node's PID namespace
