@@ -167,6 +167,10 @@ func (x *external) connect(ctx context.Context, e *entry, pod Pod, ns *os.File) 
 	if err != nil {
 		return err
 	}
+	// Without its programs nothing could be undone either: begin nothing.
+	if err := x.plugins.Find(list); err != nil {
+		return fmt.Errorf("%s: %w", list.File, err)
+	}
 	args, err := pluginArgs(pod)
 	if err != nil {
 		return err

@@ -44,9 +44,9 @@ func TestContainersDoNotNoticeTheDeathOfTheDaemon(t *testing.T) {
 			d.enter(t)
 			check := d.unchanged()
 			p := d.runPod(o.name)
-			c := p.chatty("talker", o.tty, o.args...)
+			c := p.chatty("talker", o.tty, append([]string{"-burst", "500", "-pause", "4ms"}, o.args...)...)
 			pid, started := c.pid(), c.status().StartedAt
-			for range 3 {
+			for range 10 {
 				c.flows()
 				d.kill()
 				c.flows() // with nobody but the monitor

@@ -210,11 +210,13 @@ func (d *daemon) showLog() {
 	if more, err := os.ReadFile(filepath.Join(d.state, "state/monitor.log")); err == nil {
 		text = append(text, more...)
 	}
+	var told []string
 	for line := range strings.Lines(string(text)) {
 		if !strings.Contains(line, "level=DEBUG") {
-			d.t.Log(strings.TrimSpace(line))
+			told = append(told, strings.TrimSpace(line))
 		}
 	}
+	d.t.Logf("the last words of daemon and monitor:\n%s", strings.Join(told[max(0, len(told)-30):], "\n"))
 }
 
 // context is that of one call.
