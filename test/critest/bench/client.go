@@ -45,6 +45,7 @@ type pod struct {
 	config    *criapi.PodSandboxConfig
 	id        string
 	container string
+	asked     time.Time // for the start
 }
 
 func (c *client) newPod(number int) *pod {
@@ -89,8 +90,16 @@ func (p *pod) create(ctx context.Context) error {
 }
 
 func (p *pod) start(ctx context.Context) error {
+	p.asked = time.Now()
 	_, err := p.c.runtime.StartContainer(ctx, &criapi.StartContainerRequest{ContainerId: p.container})
 	return err
+}
+
+// untilExecuted is the time from the request to start the container to its
+// execve: the start is stamped when that call has left the new process.
+func (p *pod) untilExecuted(ctx context.Context) (time.Duration, error) {
+	r, err := p.c.runtime.ContainerStatus(ctx, &criapi.ContainerStatusRequest{ContainerId: p.container})
+	return time.Unix(0, r.GetStatus().GetStartedAt()).Sub(p.asked), err
 }
 
 func (p *pod) exec(ctx context.Context) error {

@@ -51,6 +51,11 @@ func (c *client) lives(t *table, count int) error {
 			return err
 		}
 		t.add("= pod start", took)
+		executed, err := p.untilExecuted(context.Background())
+		if err != nil {
+			return err
+		}
+		t.add("StartContainer to the first instruction", executed)
 		if _, err := p.do(t, []step{{"ExecSync true", (*pod).exec}}); err != nil {
 			return err
 		}
