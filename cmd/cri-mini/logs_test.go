@@ -55,7 +55,9 @@ func TestFollowedLogLosesNothingAcrossRotations(t *testing.T) {
 		file, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
 		for i := 1; i < lines && err == nil; i++ {
 			if i%100 == 0 { // as the kubelet does: move, then have it reopened
-				err = os.Rename(path, fmt.Sprint(path, ".", i))
+				if err = os.Rename(path, fmt.Sprint(path, ".", i)); err != nil {
+					break
+				}
 				fmt.Fprintf(file, "%sstdout F %d\n", stamp, i) // before the writer has reopened
 				file.Close()
 				file, err = os.OpenFile(path, os.O_APPEND|os.O_WRONLY|os.O_CREATE, 0o600)

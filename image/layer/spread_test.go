@@ -18,7 +18,7 @@ func TestLayersAreMadeWhereExt4SpreadsThem(t *testing.T) {
 		t.Fatal(err)
 	}
 	if fs.Type != unix.EXT4_SUPER_MAGIC {
-		t.Skip("file system feature missing: FS_TOPDIR_FL is ext4's")
+		t.Skip("kernel feature missing: FS_TOPDIR_FL on this file system, which is not ext4")
 	}
 	if flags, err := unix.IoctlGetUint32(fd, unix.FS_IOC_GETFLAGS); err != nil || flags&topDir == 0 {
 		t.Errorf("flags %#x, %v; want FS_TOPDIR_FL", flags, err)

@@ -83,7 +83,7 @@ func TestCollectCleansAfterEachStep(t *testing.T) {
 func TestDaemonForCrashTest(t *testing.T) {
 	dir := os.Getenv("CRASH_TEST_DIR")
 	if dir == "" {
-		t.Skip("runs below TestKilledAnywhereLeaksNothing only")
+		return
 	}
 	host := os.NewFile(3, "host")
 	w := &world{t: t, host: host, opt: Options{Mode: ModeBuiltin, IPv6: true, StateDir: dir, Instance: "crash"}}

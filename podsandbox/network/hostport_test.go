@@ -66,7 +66,7 @@ func setBridgeNetfilter(t *testing.T, host *os.File, value string) {
 				continue // the kernel does not have it
 			}
 			if os.IsNotExist(err) {
-				t.Skip("missing kernel feature: br_netfilter")
+				t.Skip("kernel feature missing: br_netfilter")
 			}
 			if err != nil {
 				return err

@@ -1,5 +1,7 @@
 package plan
 
+//lint:file-ignore SA1019 the deprecated fields are in the API and must be checked too.
+
 import (
 	"errors"
 	"strings"

@@ -1,5 +1,7 @@
 package plan
 
+//lint:file-ignore SA1019 the deprecated field stands in for the structured one.
+
 import (
 	"encoding/binary"
 	"path"

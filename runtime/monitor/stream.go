@@ -16,7 +16,6 @@ type stream struct {
 	name string
 	fd   int
 	line []byte // the beginning of a line
-	tty  bool
 
 	sinks []*sink
 	// waitsSince is set while a sink is full and the stream is not read.

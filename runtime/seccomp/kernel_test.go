@@ -93,7 +93,7 @@ func diedOf(err error, sig syscall.Signal) bool {
 
 func TestKernelEnforcesTheDefaultProfile(t *testing.T) {
 	if runtime.GOARCH != "amd64" {
-		t.Skip("the numbers of the calls are those of amd64")
+		t.Skip("kernel feature missing: the system calls of amd64")
 	}
 	calls := []string{
 		fmt.Sprintf("%d=0", unix.SYS_GETPID),
@@ -157,7 +157,7 @@ func TestKernelKillsWhereTheProfileSaysSo(t *testing.T) {
 
 func TestKernelFiltersCallsOf32Bits(t *testing.T) {
 	if runtime.GOARCH != "amd64" {
-		t.Skip("only amd64 has calls of 32 bits in every process")
+		t.Skip("kernel feature missing: calls of 32 bits in every process, as on amd64")
 	}
 	gcc := testtool.Need(t, "gcc", "gcc")
 	program := filepath.Join(t.TempDir(), "compat")

@@ -88,10 +88,10 @@ func TestNamesHaveTheNumbersOfLibseccomp(t *testing.T) {
 	}
 }
 
-// refused is a profile that libseccomp does not take, or takes wrongly: 2.5.4
+// errRefused is a profile that libseccomp does not take, or takes wrongly: 2.5.4
 // forgets to load the number of the call when the first name that it looks at
 // does not exist on the architecture.
-var refused = errors.New("libseccomp refuses the profile")
+var errRefused = errors.New("libseccomp refuses the profile")
 
 var operatorNames = map[operator]string{eq: "eq", ne: "ne", lt: "lt", le: "le", gt: "gt", ge: "ge"}
 
@@ -140,7 +140,7 @@ func compileReference(t *testing.T, program string, p *Profile, m machine) (code
 	if err := cmd.Run(); err != nil {
 		var exit *exec.ExitError
 		if errors.As(err, &exit) && exit.ExitCode() == 2 {
-			return nil, fmt.Errorf("%w: %s", refused, complaints.String())
+			return nil, fmt.Errorf("%w: %s", errRefused, complaints.String())
 		}
 		t.Fatalf("reference: %v: %s", err, complaints.String())
 	}
@@ -155,7 +155,7 @@ func compileReference(t *testing.T, program string, p *Profile, m machine) (code
 		}
 	}
 	if loads < len(m.arches(p.wanted(m))) {
-		return nil, fmt.Errorf("%w: number not loaded", refused)
+		return nil, fmt.Errorf("%w: number not loaded", errRefused)
 	}
 	return code, nil
 }
@@ -269,7 +269,7 @@ func TestRandomProfilesDecideAsLibseccompDoes(t *testing.T) {
 		p := parse(t, text)
 		for _, m := range machines {
 			theirs, err := compileReference(t, program, p, m)
-			if errors.Is(err, refused) {
+			if errors.Is(err, errRefused) {
 				continue
 			}
 			compared, _ := compare(t, p, m, theirs, known)

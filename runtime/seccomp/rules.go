@@ -127,6 +127,8 @@ func answer(field string, action specs.LinuxSeccompAction, errnoField string, er
 	return value | uint32(*errno), nil
 }
 
+//lint:file-ignore SA1019 profiles of old still name one call with name.
+
 func translate(call *profiles.Syscall) (rule, error) {
 	var r rule
 	var err error

@@ -24,8 +24,12 @@ const CloneFailed = -2
 
 // cloneArgs is struct clone_args of clone3(2).
 type cloneArgs struct {
-	flags, pidfd, childTID, parentTID, exitSignal     uint64
-	stack, stackSize, tls, setTID, setTIDSize, cgroup uint64
+	flags, pidfd uint64
+	_, _         uint64 // child_tid, parent_tid
+	exitSignal   uint64
+	_, _, _      uint64 // stack, stack_size, tls
+	_, _         uint64 // set_tid, set_tid_size
+	cgroup       uint64
 }
 
 // Spawn is one attempt to run an image.
