@@ -30,7 +30,6 @@ func hold(ids spec.IDMapping, flags int) (*holder, error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags:  uintptr(flags) | syscall.CLONE_NEWUSER,
 		UidMappings: mapping, GidMappings: mapping, GidMappingsEnableSetgroups: true,
-		Pdeathsig: syscall.SIGKILL,
 	}
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
