@@ -176,7 +176,8 @@ func (d *daemon) killMonitor() {
 func (d *daemon) stopAll() {
 	d.t.Helper()
 	select {
-	case <-d.ended:
+	case err := <-d.ended:
+		d.ended <- err
 		return // by a test
 	default:
 	}
@@ -187,6 +188,7 @@ func (d *daemon) stopAll() {
 	d.conn.Close()
 	select {
 	case err := <-d.ended:
+		d.ended <- err
 		if err != nil {
 			d.t.Errorf("end of the daemon: %v", err)
 		}
