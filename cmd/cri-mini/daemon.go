@@ -68,7 +68,12 @@ func (d *daemon) openLog(context.Context) error {
 // the process, however it dies.
 func (d *daemon) openLocks(context.Context) error {
 	if d.private != "" {
-		d.opened.Add(func() error { return os.RemoveAll(d.private) })
+		d.opened.Add(func() error {
+			if !d.cleared {
+				return nil // the log in it says why
+			}
+			return os.RemoveAll(d.private)
+		})
 	}
 	d.opened.Add(func() error {
 		if !d.cleared {
@@ -172,11 +177,11 @@ func (d *daemon) openPods(ctx context.Context) (err error) {
 		defer cancel()
 		return d.pods.Close(ctx)
 	})
-	go func() { // what nobody holds by now, nobody needs
-		if err := d.images.Collect(); err != nil {
-			d.log.Warn("leftovers of images not removed", "err", err)
-		}
-	}()
+	// What nobody holds by now, nobody needs. Not later: it would take the
+	// files of a pull at work for leftovers.
+	if err := d.images.Collect(); err != nil {
+		d.log.Warn("leftovers of images not removed", "err", err)
+	}
 	return nil
 }
 

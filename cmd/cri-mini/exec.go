@@ -44,7 +44,7 @@ func (c *execCmd) Run(ctx context.Context, e *config.Endpoint) error {
 	}
 	stdin, tty := c.choose()
 	session, err := daemonAt(e).Exec(ctx, admin.ExecRequest{
-		Container: container.Id, Args: withoutDashes(c.Args), TTY: tty, Stdin: stdin != nil,
+		Container: container.Id, Args: withoutDashes(c.Args), TTY: tty, Stdin: stdin != nil, Size: terminalSize(),
 	})
 	if err != nil {
 		return err

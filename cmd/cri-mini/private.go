@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,7 +42,8 @@ type private struct {
 const startPatience = 20 * time.Second
 
 func startPrivate(ctx context.Context) (*private, error) {
-	dir, err := os.MkdirTemp("/var/tmp", "cri-mini-")
+	// Of the temporary places the one on a disk: layers may need it.
+	dir, err := os.MkdirTemp(cmp.Or(os.Getenv("TMPDIR"), "/var/tmp"), "cri-mini-")
 	if err != nil {
 		return nil, err
 	}

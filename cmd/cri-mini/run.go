@@ -63,7 +63,7 @@ func (c *runCmd) runAt(ctx context.Context, e *config.Endpoint, image string, co
 	if rootfs != "" {
 		container.Image.UserSpecifiedImage = rootfs
 	}
-	session, err := daemon.Run(ctx, admin.RunRequest{Pod: pod, Container: container, Rootfs: rootfs})
+	session, err := daemon.Run(ctx, admin.RunRequest{Pod: pod, Container: container, Rootfs: rootfs, Size: terminalSize()})
 	if err != nil {
 		return err
 	}

@@ -81,7 +81,15 @@ func pass(s *admin.Session, got os.Signal) {
 }
 
 func resize(s *admin.Session) {
-	if width, height, err := term.GetSize(int(os.Stdout.Fd())); err == nil {
-		s.Resize(uint16(width), uint16(height))
+	if size := terminalSize(); size != (admin.Size{}) {
+		s.Resize(size.Width, size.Height)
 	}
+}
+
+func terminalSize() admin.Size {
+	width, height, err := term.GetSize(int(os.Stdout.Fd()))
+	if err != nil {
+		return admin.Size{} // no terminal
+	}
+	return admin.Size{Width: uint16(width), Height: uint16(height)}
 }

@@ -130,7 +130,7 @@ func (c Client) lost(ctx context.Context, err error) error {
 
 // post sends a request and gives what follows a good answer's head. The
 // connection ends with ctx, unless free is called before.
-func (c Client) post(ctx context.Context, path string, request any) (conn net.Conn, rest io.Reader, free func() bool, err error) {
+func (c Client) post(ctx context.Context, path string, request any) (_ net.Conn, rest io.Reader, free func() bool, _ error) {
 	text, err := json.Marshal(request)
 	if err != nil {
 		return nil, nil, nil, err
@@ -139,7 +139,8 @@ func (c Client) post(ctx context.Context, path string, request any) (conn net.Co
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	if conn, err = c.dial(ctx); err != nil {
+	conn, err := c.dial(ctx)
+	if err != nil {
 		return nil, nil, nil, err
 	}
 	free = context.AfterFunc(ctx, func() { conn.Close() })

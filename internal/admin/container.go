@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"syscall"
 	"time"
 
@@ -31,6 +32,7 @@ func (s *Server) exec(ctx context.Context, r ExecRequest) (*talk, error) {
 	case err != nil:
 		return nil, err
 	}
+	setSize(run.Resize, r.TTY, r.Size)
 	p := program{resize: run.Resize, wait: run.Wait, stdin: run.Stdin(), stdout: run.Stdout(), stderr: run.Stderr()}
 	if r.TTY && p.stdin != nil {
 		p.stdin = noEnd{p.stdin}
@@ -99,12 +101,23 @@ func (s *Server) run(ctx context.Context, r RunRequest) (*talk, error) {
 	if err != nil {
 		return nil, &StartError{Code: int(c.Status().ExitCode), Words: err.Error()}
 	}
+	setSize(view.Resize, r.Container.Tty, r.Size)
 	rest := back
 	back.Keep()
 	return &talk{program: s.watch(c, view), end: func() {
 		view.Close()
 		rest.Run()
 	}}, nil
+}
+
+// setSize comes as early as can be, for a program may look at once. That it
+// came too late for one is no failure.
+func setSize(resize func(width, height uint16) error, tty bool, s Size) {
+	if tty && s != (Size{}) {
+		if err := resize(s.Width, s.Height); err != nil {
+			slog.Debug("terminal not sized", "err", err)
+		}
+	}
 }
 
 // rootfs is an image of a path, which is used in its place if it is a folder.

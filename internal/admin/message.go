@@ -55,7 +55,11 @@ type ExecRequest struct {
 	Args      []string
 	TTY       bool
 	Stdin     bool
+	Size      Size
 }
+
+// Size is that of a terminal; zero is unknown.
+type Size struct{ Width, Height uint16 }
 
 // AttachRequest joins the streams of a container's first program.
 type AttachRequest struct {
@@ -70,6 +74,7 @@ type RunRequest struct {
 	// Rootfs is a directory or archive on the node to use instead of an
 	// image.
 	Rootfs string
+	Size   Size
 }
 
 // StartError says that the program of a run could not be started.
