@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cri-mini/runtime/boot"
+	"cri-mini/runtime/internal/mount"
 	"cri-mini/runtime/wire"
 )
 
@@ -94,7 +95,12 @@ func (c *client) start() error {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.Command("/proc/self/exe")
+	program, err := readOnlyProgram()
+	if err != nil {
+		return err
+	}
+	defer program.Close()
+	cmd := exec.Command(fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), number(program)))
 	cmd.Args = []string{"cri-mini: monitor", c.state}
 	cmd.Env = []string{boot.Variable + "=" + boot.Monitor, "GOGC=50"}
 	cmd.Dir = "/"
@@ -109,6 +115,22 @@ func (c *client) start() error {
 	return nil
 }
 
+// readOnlyProgram is our file by way of a mount of its own, which nobody can
+// write through: what an image calls its program may be /proc/self/exe, and
+// leads to the monitor's file until the execve. A container that keeps a
+// descriptor of that could otherwise write our file on the host once no process
+// runs it (CVE-2019-5736).
+func readOnlyProgram() (*os.File, error) {
+	tree, err := mount.Bind(ownProgram)
+	if err == nil {
+		err = tree.Set(unix.MOUNT_ATTR_RDONLY, false)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read-only view of our program: %w", err)
+	}
+	return tree.File, nil
+}
+
 // listen makes the socket by way of a short name: a path of more than 107
 // bytes does not fit into a socket address.
 func listen(path string) (*os.File, error) {
@@ -117,7 +139,9 @@ func listen(path string) (*os.File, error) {
 		return nil, err
 	}
 	f := os.NewFile(uintptr(fd), path)
-	err = atShortName(path, func(name string) error { return unix.Bind(fd, &unix.SockaddrUnix{Name: name}) })
+	if err = unix.Fchmod(fd, 0o600); err == nil { // the file will have the rights of the socket
+		err = atShortName(path, func(name string) error { return unix.Bind(fd, &unix.SockaddrUnix{Name: name}) })
+	}
 	if err == nil {
 		err = unix.Listen(fd, 128)
 	}

@@ -88,20 +88,26 @@ func spreadChildren(dir string) {
 type mountedRoot struct{ tree *mount.Tree }
 
 // ReadFile reads a regular file. What an image calls /etc/passwd may be a
-// link, a FIFO or endless.
+// link, a FIFO, endless, or a device of the host that obeys already when it is
+// opened, as a watchdog does: first it is only looked at.
 func (m *mountedRoot) ReadFile(name string, limit int64) ([]byte, error) {
-	f, err := m.tree.Open(name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY)
+	place, err := m.tree.Open(name, unix.O_PATH)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	info, err := f.Stat()
+	defer place.Close()
+	info, err := place.Stat()
 	if err != nil {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
 		return nil, &os.PathError{Op: "read", Path: name, Err: errors.New("not a regular file")}
 	}
+	f, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", number(place)))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err == nil && int64(len(data)) > limit {
 		return nil, &os.PathError{Op: "read", Path: name, Err: fmt.Errorf("more than %d bytes", limit)}

@@ -19,6 +19,9 @@
 
 #define SYS_exit_group 231
 #define SYS_clone3 435
+#define SYS_openat2 437
+
+#define EAGAIN 11
 
 // func clone(args *cloneArgs, size uintptr, head *header) (pid int)
 //
@@ -108,6 +111,14 @@ succeeded:
 
 failed:
 	NEGQ AX
+	CMPQ AX, $EAGAIN
+	JNE  final
+	// Something was renamed or mounted, anywhere on the node, while a look-up
+	// went through "..": the kernel cannot tell whether it stayed inside.
+	CMPQ OP_NR(R13), $SYS_openat2
+	JEQ  next
+
+final:
 	MOVQ OP_TOLERATE(R13), CX // four errnos of 16 bits
 
 tolerate:

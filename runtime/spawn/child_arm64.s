@@ -19,6 +19,9 @@
 
 #define SYS_exit_group 94
 #define SYS_clone3 435
+#define SYS_openat2 437
+
+#define EAGAIN 11
 
 // func clone(args *cloneArgs, size uintptr, head *header) (pid int)
 //
@@ -91,6 +94,13 @@ succeeded:
 
 failed:
 	NEG  R0, R0
+	CMP  $EAGAIN, R0
+	BNE  final
+	MOVD OP_NR(R20), R9
+	CMP  $SYS_openat2, R9
+	BEQ  next
+
+final:
 	MOVD OP_TOLERATE(R20), R9
 
 tolerate:

@@ -36,7 +36,8 @@ func Init(args, env []string, oomScoreAdj *int, s Surroundings) Program {
 	b.call("leave the old root", unix.SYS_UMOUNT2, Text("."), Num(unix.MNT_DETACH))
 	// Nothing of the monitor's goes along, not even its log.
 	b.stdio(spec.Process{})
-	b.closeOthers()
+	// At the execve, which needs one. Nobody else is in the namespace yet.
+	b.closeOthers(unix.CLOSE_RANGE_CLOEXEC)
 	for n := range s.LastCap + 1 {
 		b.call("drop capability "+itoa(n), unix.SYS_PRCTL, Num(unix.PR_CAPBSET_DROP), Num(n), Num(0), Num(0), Num(0))
 	}

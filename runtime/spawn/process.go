@@ -84,7 +84,7 @@ func (b *builder) console(mounts []mount) {
 func (b *builder) finish(p spec.Process, s Surroundings, join bool) {
 	b.call("set the umask", unix.SYS_UMASK, Num(umask(p)))
 	b.stdio(p)
-	b.closeOthers()
+	b.closeOthers(0)
 	for n := range s.LastCap + 1 {
 		if p.Capabilities.Bounding&(1<<n) == 0 {
 			b.call("drop capability "+itoa(n), unix.SYS_PRCTL, Num(unix.PR_CAPBSET_DROP), Num(n), Num(0), Num(0), Num(0))
@@ -120,11 +120,12 @@ func (b *builder) signals() {
 	b.call("unblock signals", unix.SYS_RT_SIGPROCMASK, Num(unix.SIG_SETMASK), words(0), Num(0), Num(8))
 }
 
-// closeOthers closes at the execve what is not stdin, stdout or stderr.
-// Everything is close-on-exec already; this holds should one slip.
-func (b *builder) closeOthers() {
-	b.call("close all other descriptors", unix.SYS_CLOSE_RANGE, Num(3), Num(uint64(0xffffffff)), Num(unix.CLOSE_RANGE_CLOEXEC)).
-		tolerate(unix.ENOSYS, unix.EINVAL)
+// closeOthers closes what is not stdin, stdout or stderr: at once, and not only
+// by the execve. A process that joins a PID namespace can be stopped there and,
+// with CAP_SYS_PTRACE, be looked into: the host's /proc among its descriptors
+// would be the way out.
+func (b *builder) closeOthers(flags int) {
+	b.call("close all other descriptors", unix.SYS_CLOSE_RANGE, Num(3), Num(uint64(0xffffffff)), Num(flags))
 }
 
 func umask(p spec.Process) uint32 {

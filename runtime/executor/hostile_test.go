@@ -1,0 +1,79 @@
+package executor
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"cri-mini/runtime/internal/mount"
+	"cri-mini/runtime/spec"
+)
+
+func TestDeviceOfAnImageIsNotOpenedToReadIt(t *testing.T) {
+	tree, err := mount.New("tmpfs", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tree.Close()
+	// No driver has this number: had it been opened, the error would say so.
+	if err := unix.Mknodat(number(tree.File), "passwd", unix.S_IFCHR|0o644, int(unix.Mkdev(240, 99))); err != nil {
+		t.Fatal(err)
+	}
+	_, err = (&mountedRoot{tree}).ReadFile("/passwd", 100)
+	if err == nil || !strings.Contains(err.Error(), "not a regular file") {
+		t.Errorf("error %v, want: not a regular file", err)
+	}
+}
+
+func TestLogThatIsNoFileIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	fifo := filepath.Join(dir, "fifo")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openLog(fifo); err == nil {
+		t.Error("a FIFO without reader was opened")
+	}
+	reader, err := os.OpenFile(fifo, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	if _, err := openLog(fifo); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+		t.Errorf("error %v, want: not a regular file", err)
+	}
+	if err := os.Symlink(filepath.Join(dir, "target"), filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openLog(filepath.Join(dir, "link")); err == nil {
+		t.Error("a link was followed")
+	}
+}
+
+// Whoever gets hold of the monitor's program finds a read-only mount, also
+// when nobody executes the file any more and it is not busy.
+func TestProgramOfTheMonitorCannotBeWritten(t *testing.T) {
+	n := newNode(t, spec.Sandbox{})
+	name := "/proc/" + strconv.Itoa(n.monitor.pid()) + "/exe"
+	f, err := os.OpenFile(name, os.O_WRONLY, 0)
+	if err == nil {
+		f.Close()
+		t.Fatal("opened for writing")
+	}
+	place, err := os.OpenFile(name, unix.O_PATH, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer place.Close()
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(number(place), &st); err != nil {
+		t.Fatal(err)
+	}
+	if st.Flags&unix.ST_RDONLY == 0 {
+		t.Errorf("mount flags %#x: not read-only", st.Flags)
+	}
+}
