@@ -203,6 +203,11 @@ func (e *Executor) joinPID(s spec.Container, sb *sandbox, p *prepared) (err erro
 	case spec.PIDNode:
 		pid, err = os.Open("/proc/self/ns/pid")
 	case spec.PIDTarget:
+		if canTraceOthers(s) {
+			if err := e.expectTracer(s.TargetContainer); err != nil {
+				return err
+			}
+		}
 		pid, err = e.pidNamespaceOf(s.TargetContainer)
 	default:
 		return fmt.Errorf("mode %q", s.PID)

@@ -77,3 +77,50 @@ func TestProgramOfTheMonitorCannotBeWritten(t *testing.T) {
 		t.Errorf("mount flags %#x: not read-only", st.Flags)
 	}
 }
+
+// A debugger that joins a container's PID namespace could otherwise trace what
+// an exec brings in, and by it the monitor, whose memory that shares.
+func TestDebuggerInThePIDNamespaceIsExpected(t *testing.T) {
+	n := newNode(t, spec.Sandbox{})
+	target := n.container("a", nil, "sleep", "100")
+	n.start(target)
+	tracer := func() bool {
+		t.Helper()
+		r, err := n.running("a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		note, err := n.noteOf("a")
+		if err != nil || note.Tracer != r.tracer {
+			t.Fatalf("note %+v, %v; running says %v", note, err, r.tracer)
+		}
+		return r.tracer
+	}
+	join := func(id string, capabilities uint64) {
+		s := n.container(id, func(s *spec.Container) {
+			s.PID, s.TargetContainer = spec.PIDTarget, "a"
+			s.Process.Capabilities.Bounding = capabilities
+		}, "true")
+		if err := n.Prepare(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+		if err := n.Remove(t.Context(), s); err != nil {
+			t.Error(err)
+		}
+	}
+	join("harmless", 1<<unix.CAP_KILL)
+	if tracer() {
+		t.Error("a tracer is expected, yet none may come")
+	}
+	join("debugger", 1<<unix.CAP_SYS_PTRACE)
+	if !tracer() {
+		t.Error("no tracer is expected")
+	}
+	if err := n.Kill("a"); err != nil {
+		t.Fatal(err)
+	}
+	n.exit("a")
+	if err := n.Remove(t.Context(), target); err != nil {
+		t.Error(err)
+	}
+}

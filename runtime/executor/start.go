@@ -125,7 +125,31 @@ func (e *Executor) start(ctx context.Context, c *container, attach bool) (spec.S
 // canTrace tells whether a process inside may have CAP_SYS_PTRACE over one
 // that is just joining.
 func canTrace(s spec.Container) bool {
-	return s.Privileged || s.PID != spec.PIDContainer || s.Process.Capabilities.Bounding&(1<<unix.CAP_SYS_PTRACE) != 0
+	return s.PID != spec.PIDContainer || canTraceOthers(s)
+}
+
+// canTraceOthers tells whether it is the container itself that may.
+func canTraceOthers(s spec.Container) bool {
+	return s.Privileged || s.Process.Capabilities.Bounding&(1<<unix.CAP_SYS_PTRACE) != 0
+}
+
+// expectTracer remembers that somebody with CAP_SYS_PTRACE comes into a running
+// container's PID namespace: what joins it from now on must not share the
+// monitor's memory.
+func (e *Executor) expectTracer(id string) error {
+	c := e.container(id)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.running == nil {
+		return fmt.Errorf("container %s is not running: %w", id, ErrUnknown)
+	}
+	if !c.running.tracer {
+		changed := *c.running // others may be reading it
+		changed.tracer = true
+		c.running = &changed
+		e.note(c)
+	}
+	return nil
 }
 
 // spawn lets the monitor run a program with these descriptors.
