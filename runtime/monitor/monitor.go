@@ -30,7 +30,8 @@ type Monitor struct {
 	spawners *spawners
 	hostProc int // the host's /proc, for the programs
 	quit     bool
-	buffer   []byte // for reads; no state between two events
+	reaped   time.Time // when orphans were last looked for
+	buffer   []byte    // for reads; no state between two events
 }
 
 // source is something with a descriptor in the epoll set.
@@ -147,12 +148,19 @@ func (m *Monitor) nextCheck() int {
 			return 1000
 		}
 	}
-	return 60_000 // orphans
+	return int(orphanLimit / time.Millisecond)
 }
+
+// orphanLimit is how long an ended process that came to us may stay a zombie
+// when no task ends, which would collect it at once.
+const orphanLimit = time.Minute
 
 // check does what waits for a time rather than for a descriptor.
 func (m *Monitor) check(now time.Time) {
 	m.spawners.abandonOld(now)
+	if now.Sub(m.reaped) >= orphanLimit {
+		m.reapOrphans()
+	}
 	for _, t := range m.tasks {
 		t.check(m, now)
 	}
