@@ -133,9 +133,20 @@ func (e Endpoint) Path() string {
 	return path
 }
 
-// AdminPath is the file of the socket beside it, for what CRI cannot say.
+// AdminPath is the file of the socket beside it, for what CRI cannot say:
+// admin.sock beside cri.sock, b.admin.sock beside b.sock. Each CRI socket has
+// one of its own, or in a folder with two a command would reach the wrong
+// daemon.
 func (e Endpoint) AdminPath() string {
-	return filepath.Join(filepath.Dir(e.Path()), "admin.sock")
+	dir, name := filepath.Split(e.Path())
+	base, cut := strings.CutSuffix(name, ".sock")
+	switch {
+	case name == "cri.sock":
+		return dir + "admin.sock"
+	case cut:
+		return dir + base + ".admin.sock"
+	}
+	return dir + name + ".admin"
 }
 
 // file is the layout of the TOML file.

@@ -99,6 +99,20 @@ func TestTextIsAFileThatSaysTheSame(t *testing.T) {
 	}
 }
 
+func TestEachSocketHasAnAdminSocketOfItsOwn(t *testing.T) {
+	for listen, want := range map[string]string{
+		"unix:///run/cri-mini/cri.sock": "/run/cri-mini/admin.sock",
+		"unix:///run/x/b.sock":          "/run/x/b.admin.sock",
+		"unix:///run/x/b":               "/run/x/b.admin",
+		"unix:///run/x/admin.sock":      "/run/x/admin.admin.sock",
+		"unix:///b.sock":                "/b.admin.sock",
+	} {
+		if got := (Endpoint{Listen: listen}).AdminPath(); got != want {
+			t.Errorf("%s: admin socket %s, want %s", listen, got, want)
+		}
+	}
+}
+
 func TestEveryKeyIsAFlagOfTheSameName(t *testing.T) {
 	for _, typ := range []reflect.Type{reflect.TypeFor[Config](), reflect.TypeFor[Endpoint]()} {
 		for field := range typ.Fields() {
