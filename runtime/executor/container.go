@@ -267,8 +267,11 @@ func (e *Executor) group(s spec.Container, devices []device) (*cgroup.Group, err
 		resources.Devices = append(resources.Devices, d.rule())
 	}
 	group, err := e.cgroups.Create(s.Cgroup, resources)
+	if missing := (*cgroup.ErrControllerMissing)(nil); errors.As(err, &missing) {
+		return nil, &spec.InputError{Part: spec.InputResource, Name: missing.Field, Value: missing.Value, Err: fmt.Errorf("cgroup controller %s is missing on this node", missing.Controller)}
+	}
 	if err != nil {
-		return nil, fmt.Errorf("cgroup %s: %w", s.Cgroup, err)
+		return nil, err
 	}
 	return group, nil
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -83,7 +84,8 @@ func newNode(t testing.TB, sandbox spec.Sandbox) *node {
 	return n
 }
 
-const testGroup = "/cri-mini-test"
+// testGroup is of this process alone: two runs of the tests must not kill each other.
+var testGroup = "/cri-mini-test-" + strconv.Itoa(os.Getpid())
 
 // busybox is a layer with one static program under many names.
 func busybox(t testing.TB) spec.Layer {

@@ -135,7 +135,7 @@ func configure(s spec.Sandbox) error {
 	for key, value := range s.Sysctls {
 		name := filepath.Join("/proc/sys", path.Clean("/"+key))
 		if err := os.WriteFile(name, []byte(value), 0); err != nil {
-			return fmt.Errorf("sysctl %s=%q: %w", key, value, errors.Unwrap(err))
+			return &spec.InputError{Part: spec.InputSysctl, Name: key, Value: value, Err: errors.Unwrap(err)}
 		}
 	}
 	return nil
