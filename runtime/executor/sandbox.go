@@ -155,12 +155,32 @@ func (e *Executor) userNamespaces(s spec.Sandbox) (files, error) {
 		made.close()
 		return nil, err
 	}
-	err = inNamespaces(made, func() error { return configure(s) })
+	err = inNamespaces(made, func() error {
+		if err := configure(s); err != nil {
+			return err
+		}
+		return ownQueues(s)
+	})
 	if err != nil {
 		made.close()
 		return nil, err
 	}
 	return made, nil
+}
+
+// ownQueues gives /dev/mqueue to the root of the pod. Its file system came
+// with the IPC namespace, when nobody was mapped yet.
+func ownQueues(s spec.Sandbox) error {
+	if s.HostIPC {
+		return nil
+	}
+	tree, err := mount.New("mqueue", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
+	if err != nil {
+		return err
+	}
+	defer tree.Close()
+	root := int(s.IDs.Host)
+	return os.Chown(fmt.Sprintf("/proc/self/fd/%d", number(tree.File)), root, root)
 }
 
 // inNamespaces runs a function on a thread in these namespaces, which then
