@@ -2,6 +2,7 @@ package executor
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"time"
@@ -118,5 +119,8 @@ func (e *Executor) adopt(ctx context.Context, c *container) error {
 		}
 	}
 	_, _, err = e.monitor.request(ctx, request, send)
+	if errors.Is(err, unix.EEXIST) {
+		return nil // it was started there already, or an earlier try came this far
+	}
 	return err
 }
