@@ -124,3 +124,15 @@ func TestDebuggerInThePIDNamespaceIsExpected(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestContainerWhoseRecordIsLostLeavesNoGroup(t *testing.T) {
+	n := newNode(t, spec.Sandbox{})
+	s := n.container("a", nil, "sleep", "100")
+	n.start(s)
+	if err := n.Remove(t.Context(), spec.Container{ID: s.ID}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(n.Cgroups().Path, s.Cgroup)); !os.IsNotExist(err) {
+		t.Errorf("group %s is still there: %v", s.Cgroup, err)
+	}
+}
