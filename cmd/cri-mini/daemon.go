@@ -176,6 +176,7 @@ func (d *daemon) openPods(ctx context.Context) (err error) {
 		Network:      d.network,
 		Logger:       d.log,
 		CgroupParent: d.cgroupParent(),
+		OpenFiles:    d.OpenFiles,
 	})
 	if err != nil {
 		return err
