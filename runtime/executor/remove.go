@@ -87,11 +87,11 @@ func (e *Executor) Remove(ctx context.Context, s spec.Container) error {
 			return err
 		}
 	}
+	// Closed before the monitor forgets it, or its successor gets it.
+	e.container(s.ID).close()
 	if err := e.forget(ctx, s.ID); err != nil {
 		return err
 	}
-	c := e.container(s.ID)
-	c.close()
 	e.mu.Lock()
 	delete(e.containers, s.ID)
 	e.mu.Unlock()

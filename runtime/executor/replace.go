@@ -46,6 +46,11 @@ func (e *Executor) tryReplace(ctx context.Context) error {
 		if err := e.pin(ctx, id, s.files); err != nil {
 			return err
 		}
+		if !e.has(id) { // removed meanwhile
+			if err := e.unpin(ctx, id); err != nil {
+				return err
+			}
+		}
 	}
 	for _, c := range containers {
 		c.mu.Lock()
@@ -55,16 +60,20 @@ func (e *Executor) tryReplace(ctx context.Context) error {
 			return err
 		}
 	}
-	tasks, err := e.watch(ctx)
-	if err != nil {
-		return err
-	}
-	for _, t := range tasks {
+	// What we do not know by now was removed meanwhile, and is not to be
+	// learned again.
+	return e.watch(ctx, func(_ context.Context, t wire.Task) error {
 		if t.Ended { // after it was handed over and before anyone listened
 			e.exited(t)
 		}
-	}
-	return nil
+		return nil
+	})
+}
+
+func (e *Executor) has(sandbox string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.sandboxes[sandbox] != nil
 }
 
 // readopt hands a started container over, unless its exit is on record.
