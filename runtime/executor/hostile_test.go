@@ -35,7 +35,7 @@ func TestLogThatIsNoFileIsRefused(t *testing.T) {
 	if err := unix.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openLog(fifo); err == nil {
+	if _, err := openLog(dir, fifo); err == nil {
 		t.Error("a FIFO without reader was opened")
 	}
 	reader, err := os.OpenFile(fifo, os.O_RDONLY|unix.O_NONBLOCK, 0)
@@ -43,13 +43,13 @@ func TestLogThatIsNoFileIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer reader.Close()
-	if _, err := openLog(fifo); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+	if _, err := openLog(dir, fifo); err == nil || !strings.Contains(err.Error(), "not a regular file") {
 		t.Errorf("error %v, want: not a regular file", err)
 	}
 	if err := os.Symlink(filepath.Join(dir, "target"), filepath.Join(dir, "link")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openLog(filepath.Join(dir, "link")); err == nil {
+	if _, err := openLog(dir, filepath.Join(dir, "link")); err == nil {
 		t.Error("a link was followed")
 	}
 }
@@ -134,5 +134,24 @@ func TestContainerWhoseRecordIsLostLeavesNoGroup(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(n.Cgroups().Path, s.Cgroup)); !os.IsNotExist(err) {
 		t.Errorf("group %s is still there: %v", s.Cgroup, err)
+	}
+}
+
+func TestLogsStayBelowTheirRoot(t *testing.T) {
+	root, other := t.TempDir(), t.TempDir()
+	if err := os.Symlink(other, filepath.Join(root, "linked")); err != nil {
+		t.Fatal(err)
+	}
+	if f, err := openLog(root, filepath.Join(root, "linked/0.log")); err == nil {
+		f.Close()
+		t.Error("a link below the root was followed")
+	}
+	f, err := openLog(filepath.Join(root, "linked"), filepath.Join(root, "linked/deep/er/0.log"))
+	if err != nil {
+		t.Fatalf("a link above the root: %v", err)
+	}
+	f.Close()
+	if _, err := os.Stat(filepath.Join(other, "deep/er/0.log")); err != nil {
+		t.Error(err)
 	}
 }

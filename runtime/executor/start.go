@@ -26,6 +26,7 @@ type running struct {
 	files   files // pidfd, stdin, stdout, stderr or terminal
 	cgroup  string
 	log     string
+	logRoot string
 	once    bool // StdinOnce
 	user    bool
 	tracer  bool // someone inside may trace a process that joins
@@ -97,7 +98,7 @@ func (e *Executor) start(ctx context.Context, c *container, attach bool) (spec.S
 	task.Rootfs, task.Attach = true, attach
 	// A first note before the start: a daemon that dies right after it must
 	// leave enough for the next one to know the task by.
-	first := noted{Cgroup: p.spec.Cgroup, Log: p.spec.LogPath, User: p.user, Tracer: canTrace(p.spec), Once: p.spec.StdinOnce}
+	first := noted{Cgroup: p.spec.Cgroup, Log: p.spec.LogPath, LogRoot: p.spec.LogRoot, User: p.user, Tracer: canTrace(p.spec), Once: p.spec.StdinOnce}
 	if err := e.writeNote(c.id, first); err != nil {
 		return spec.Started{}, nil, fmt.Errorf("note of the task: %w", err)
 	}
@@ -110,7 +111,7 @@ func (e *Executor) start(ctx context.Context, c *container, attach bool) (spec.S
 	}
 	back.Keep()
 	c.running = &running{
-		pid: int(answer.PID), started: answer.At, files: got, cgroup: p.spec.Cgroup, log: p.spec.LogPath,
+		pid: int(answer.PID), started: answer.At, files: got, cgroup: p.spec.Cgroup, log: p.spec.LogPath, logRoot: p.spec.LogRoot,
 		once: p.spec.StdinOnce, user: p.user, tracer: canTrace(p.spec),
 	}
 	e.note(c)
@@ -210,7 +211,7 @@ func (e *Executor) taskFiles(p *prepared, io *streams) (wire.TaskSpec, []*os.Fil
 	}
 	if err == nil && p.spec.LogPath != "" {
 		task.Log = true
-		log, e1 := openLog(p.spec.LogPath)
+		log, e1 := openLog(p.spec.LogRoot, p.spec.LogPath)
 		err = add("log", log, e1)
 	}
 	if err != nil {
@@ -232,28 +233,14 @@ func (e *Executor) taskFiles(p *prepared, io *streams) (wire.TaskSpec, []*os.Fil
 	return task, list, opened.close, nil
 }
 
-// openLog opens a container's log for appending. The last part of the path
-// must not be a link: who can write to the folder would choose the file.
-func openLog(path string) (*os.File, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, fmt.Errorf("log folder: %w", err)
-	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NOCTTY|unix.O_NONBLOCK, 0o640)
-	if err != nil {
-		return nil, fmt.Errorf("log file: %w", err)
-	}
-	// A FIFO that nobody reads would stop us, or the monitor for all.
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		f.Close()
-		return nil, fmt.Errorf("log file %s: not a regular file", path)
-	}
-	return f, nil
-}
-
 // ReopenLog makes the monitor continue in a new file.
 func (e *Executor) ReopenLog(ctx context.Context, id, path string) error {
 	_, before := os.Lstat(path)
-	f, err := openLog(path)
+	root := ""
+	if r, err := e.running(id); err == nil {
+		root = r.logRoot
+	}
+	f, err := openLog(root, path)
 	if err != nil {
 		return err
 	}
@@ -276,6 +263,7 @@ type noted struct {
 	Started time.Time `json:"started"`
 	Cgroup  string    `json:"cgroup"`
 	Log     string    `json:"log,omitempty"`
+	LogRoot string    `json:"logRoot,omitempty"`
 	User    bool      `json:"user,omitempty"`
 	Tracer  bool      `json:"tracer,omitempty"`
 	Once    bool      `json:"stdinOnce,omitempty"`

@@ -95,7 +95,7 @@ func (e *Executor) learn(ctx context.Context, t wire.Task) error {
 		got.close()
 		return nil
 	}
-	c.running = &running{pid: int(t.PID), started: t.Started, files: got, cgroup: n.Cgroup, log: n.Log, once: n.Once, user: n.User, tracer: n.Tracer}
+	c.running = &running{pid: int(t.PID), started: t.Started, files: got, cgroup: n.Cgroup, log: n.Log, logRoot: n.LogRoot, once: n.Once, user: n.User, tracer: n.Tracer}
 	return nil
 }
 
@@ -218,6 +218,6 @@ func (e *Executor) adoptOrphan(ctx context.Context, id string, n noted) error {
 	c := e.container(id)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.running = &running{pid: n.PID, started: n.Started, files: files{"pidfd": pidfd}, cgroup: n.Cgroup, log: n.Log, once: n.Once, user: n.User, tracer: n.Tracer}
+	c.running = &running{pid: n.PID, started: n.Started, files: files{"pidfd": pidfd}, cgroup: n.Cgroup, log: n.Log, logRoot: n.LogRoot, once: n.Once, user: n.User, tracer: n.Tracer}
 	return e.adopt(ctx, c)
 }
