@@ -19,6 +19,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// ErrNoArchive says that what should hold images does not.
+var ErrNoArchive = errors.New("neither an OCI image layout (oci-layout) nor a docker archive (manifest.json)")
+
 // ImportArchive brings in the images of an OCI image layout, as a folder or as
 // a tar archive, or of an archive as "docker save" writes it. The archive may
 // be compressed. A name, if given, replaces those in the archive, which then
@@ -151,7 +154,7 @@ func (s *Store) imagesIn(a archive) ([]archived, error) {
 	}
 	found, err := dockerImages(a)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, errors.New("neither an OCI image layout (oci-layout) nor a docker archive (manifest.json)")
+		return nil, ErrNoArchive
 	}
 	return found, err
 }

@@ -7,9 +7,12 @@ import (
 	"strings"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"cri-mini/internal/admin"
 	"cri-mini/internal/config"
 )
 
@@ -26,11 +29,25 @@ func dial(e *config.Endpoint) (*client, error) {
 	}
 	conn, err := grpc.NewClient("unix://"+e.Path(),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithUnaryInterceptor(plainly),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(16<<20)))
 	if err != nil {
 		return nil, err
 	}
 	return &client{criapi.NewRuntimeServiceClient(conn), criapi.NewImageServiceClient(conn), conn}, nil
+}
+
+// plainly says of a socket where nobody answers just that, without what gRPC
+// thinks about it.
+func plainly(ctx context.Context, method string, request, answer any, conn *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	err := call(ctx, method, request, answer, conn, opts...)
+	if status.Code(err) == codes.Unavailable {
+		path, _ := strings.CutPrefix(conn.Target(), "unix://")
+		if gone := (admin.Client{Path: path}).Check(); gone != nil {
+			return gone
+		}
+	}
+	return err
 }
 
 func (c *client) Close() error { return c.conn.Close() }

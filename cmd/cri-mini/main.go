@@ -35,7 +35,7 @@ type commandLine struct {
 	Pull    pullCmd    `cmd:"" help:"Fetch an image from its registry."`
 	Import  importCmd  `cmd:"" help:"Take an image from a file or directory."`
 	Images  imagesCmd  `cmd:"" help:"List images."`
-	Rmi     rmiCmd     `cmd:"" help:"Remove images."`
+	Rmi     rmiCmd     `cmd:"" help:"Remove images with all their names."`
 	Inspect inspectCmd `cmd:"" help:"Show a container or pod as the host's kernel sees it."`
 	Version versionCmd `cmd:"" help:"Show the version, and what this machine offers."`
 	Config  configCmd  `cmd:"" name:"config" help:"Show the configuration in effect."`
@@ -87,7 +87,7 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return int(code)
 	}
 	fmt.Fprintf(stderr, "cri-mini: %s\n", oneLine(err))
-	if hint := hintFor(err, grammar.Endpoint); hint != "" {
+	if hint := hintFor(err, &grammar); hint != "" {
 		fmt.Fprintf(stderr, "cri-mini: %s\n", hint)
 	}
 	return failure(err, command)

@@ -27,6 +27,10 @@ func TestErrorsAreOneLineAndAHint(t *testing.T) {
 	if err := os.WriteFile(bad, []byte("\nnetwrk = \"cni\"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	good := filepath.Join(t.TempDir(), "good.toml")
+	if err := os.WriteFile(good, []byte("root = \"/elsewhere\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		args []string
 		code int
@@ -34,15 +38,19 @@ func TestErrorsAreOneLineAndAHint(t *testing.T) {
 	}{
 		{[]string{"ps"}, 1, []string{"no daemon answers at ", "start the daemon with: cri-mini serve --listen unix://"}},
 		{[]string{"pull", "example.com/x"}, 1, []string{"no daemon answers at ", "start the daemon with: "}},
-		{[]string{"pull", "example.com/x", "--user=me"}, 1, []string{"--user and --password-stdin go together"}},
-		{[]string{"run"}, 125, []string{"run: give an IMAGE, or --rootfs"}},
+		{[]string{"stop", "--pods", "--config=" + good}, 1, []string{"no daemon answers at ",
+			"start the daemon with: cri-mini serve --config " + good + " --listen unix://"}},
+		{[]string{"stop", "--pods"}, 1, []string{"no daemon answers at ", ", and with the same --root and --state as before"}},
+		{[]string{"pull", "example.com/x", "--user=me"}, 1, []string{"--user and --password-stdin go together", "see: cri-mini pull --help"}},
+		{[]string{"pull"}, 1, []string{"expected \"<image>\"", "see: cri-mini pull --help"}},
+		{[]string{"run"}, 125, []string{"run: give an IMAGE, or --rootfs", "see: cri-mini run --help"}},
 		{[]string{"serve", "--config=" + bad}, 1, []string{bad + `:2: unknown key "netwrk"`}},
 		{[]string{"config", "--config=" + bad}, 1, []string{bad + `:2: unknown key "netwrk"`}},
 		{[]string{"serve", "--network=bridge"}, 1, []string{`network "bridge": want one of auto, builtin, cni`}},
 		{[]string{"serve", "--cgroup-driver=systemd"}, 1, []string{`cgroup-driver "systemd": not available in this version`}},
 		{[]string{"serve", "--root=here"}, 1, []string{`root "here": want an absolute path`}},
-		{[]string{"serve", "--nonsense"}, 1, []string{"unknown flag --nonsense"}},
-		{[]string{"dance"}, 1, []string{"dance"}},
+		{[]string{"serve", "--nonsense"}, 1, []string{"unknown flag --nonsense", "see: cri-mini serve --help"}},
+		{[]string{"dance"}, 1, []string{"dance", "see: cri-mini --help"}},
 	} {
 		code, stdout, stderr := command(t, c.args...)
 		lines := strings.Split(strings.TrimSuffix(stderr, "\n"), "\n")

@@ -23,7 +23,7 @@ type pullCmd struct {
 func (c *pullCmd) Run(ctx context.Context, e *config.Endpoint, out io.Writer) error {
 	request := admin.PullRequest{Image: c.Image, Username: c.User}
 	if c.PasswordStdin != (c.User != "") {
-		return errors.New("--user and --password-stdin go together")
+		return usageError{"pull", errors.New("--user and --password-stdin go together")}
 	}
 	if c.PasswordStdin {
 		text, err := io.ReadAll(io.LimitReader(os.Stdin, 1<<16))

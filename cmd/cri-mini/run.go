@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -25,11 +26,22 @@ func (c *runCmd) Run(ctx context.Context, e *config.Endpoint) error {
 	if err != nil {
 		return err
 	}
+	stdin, tty := c.choose()
+	request := admin.RunRequest{Size: terminalSize()}
+	if request.Pod, request.Container, err = c.configs(image, command, stdin != nil, tty); err != nil {
+		return err
+	}
+	if request.Rootfs, err = absolute(c.Rootfs); err != nil {
+		return err
+	}
+	if request.Rootfs != "" {
+		request.Container.Image.UserSpecifiedImage = request.Rootfs
+	}
 	endpoint, end, err := daemonForRun(ctx, e)
 	if err != nil {
 		return err
 	}
-	err = c.runAt(ctx, endpoint, image, command)
+	err = runAt(ctx, endpoint, image, request, stdin, tty)
 	return errors.Join(err, end())
 }
 
@@ -37,33 +49,20 @@ func (c *runCmd) split() (image string, command []string, err error) {
 	words := c.Words
 	if c.Rootfs == "" {
 		if len(words) == 0 || words[0] == "--" {
-			return "", nil, errors.New("run: give an IMAGE, or --rootfs")
+			return "", nil, usageError{"run", errors.New("run: give an IMAGE, or --rootfs")}
 		}
 		image, words = words[0], words[1:]
 	}
 	return image, withoutDashes(words), nil
 }
 
-func (c *runCmd) runAt(ctx context.Context, e *config.Endpoint, image string, command []string) error {
-	daemon := daemonAt(e)
+func runAt(ctx context.Context, e *config.Endpoint, image string, request admin.RunRequest, stdin io.Reader, tty bool) error {
 	if image != "" {
 		if err := havePulled(ctx, e, image); err != nil {
 			return err
 		}
 	}
-	stdin, tty := c.choose()
-	pod, container, err := c.configs(image, command, stdin != nil, tty)
-	if err != nil {
-		return err
-	}
-	rootfs, err := absolute(c.Rootfs)
-	if err != nil {
-		return err
-	}
-	if rootfs != "" {
-		container.Image.UserSpecifiedImage = rootfs
-	}
-	session, err := daemon.Run(ctx, admin.RunRequest{Pod: pod, Container: container, Rootfs: rootfs, Size: terminalSize()})
+	session, err := daemonAt(e).Run(ctx, request)
 	if err != nil {
 		return err
 	}

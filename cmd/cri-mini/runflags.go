@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -67,6 +68,7 @@ func (f podFlags) configs(image string, command []string, stdin, tty bool) (*cri
 		Linux:      &criapi.LinuxContainerConfig{SecurityContext: security, Resources: &criapi.LinuxContainerResources{}},
 	}
 	for _, set := range []func() error{
+		func() error { return checkName(name) },
 		func() (err error) { pod.PortMappings, err = ports(f.Publish); return },
 		func() (err error) { container.Mounts, err = mounts(f.Volume); return },
 		func() (err error) { container.Linux.Resources.MemoryLimitInBytes, err = size(f.Memory); return },
@@ -86,6 +88,16 @@ var (
 		"/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap"}
 	readonlyPaths = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
 )
+
+var podName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?$`)
+
+// checkName wants what can be a host name too.
+func checkName(name string) error {
+	if !podName.MatchString(name) {
+		return fmt.Errorf("--name %q: want at most 63 letters, digits, dots and dashes, of which the last two not at an end", name)
+	}
+	return nil
+}
 
 func mounts(flags []string) ([]*criapi.Mount, error) {
 	var all []*criapi.Mount

@@ -58,6 +58,9 @@ func TestBadFlagsAreNamedWithTheirValue(t *testing.T) {
 		{podFlags{Memory: "lots"}, `--memory "lots"`},
 		{podFlags{Memory: "-5"}, `--memory "-5"`},
 		{podFlags{Memory: "99999999999T"}, `--memory "99999999999T"`},
+		{podFlags{Name: "Bad Name"}, `--name "Bad Name"`},
+		{podFlags{Name: "a-"}, `--name "a-"`},
+		{podFlags{Name: strings.Repeat("a", 64)}, `--name "aaa`},
 		{podFlags{User: "me:mine"}, `--user "me:mine"`},
 		{podFlags{User: ":5"}, `--user ":5"`},
 	} {

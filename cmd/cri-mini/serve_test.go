@@ -1,6 +1,9 @@
 package main
 
 import (
+	"io"
+	"log"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -35,11 +38,8 @@ func (i instance) start(flags ...string) *exec.Cmd {
 		i.t.Fatal(err)
 	}
 	i.t.Cleanup(func() {
-		if i.command("ps").Run() != nil { // the test has ended it
-			cmd.Wait()
-			return
-		}
-		if out, err := i.command("stop", "--pods").CombinedOutput(); err != nil {
+		out, err := i.command("stop", "--pods").CombinedOutput()
+		if err != nil && !strings.Contains(string(out), "no daemon answers") { // else the test has ended it
 			i.t.Errorf("stop: %v: %s", err, out)
 			cmd.Process.Kill()
 		}
@@ -79,6 +79,46 @@ func TestTwoDaemonsWithTheirSocketsInOneFolder(t *testing.T) {
 	out, err := b.command("ps").CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "no daemon answers at "+dir+"/b.") {
 		t.Errorf("ps of the second: %v: %s; want that no daemon answers", err, out)
+	}
+}
+
+func TestMistakesWithADaemonGetAHint(t *testing.T) {
+	nothingLeft(t)
+	dir := home(t)
+	certs := filepath.Join(dir, "certs")
+	i := serve(t, dir, "cri.sock", "--registry-config-dir="+certs)
+	archive := filepath.Join(dir, "rootfs.tgz")
+	if out, err := exec.Command("tar", "-C", rootfs(t), "-czf", archive, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	registry := httptest.NewTLSServer(nil)
+	defer registry.Close()
+	registry.Config.ErrorLog = log.New(io.Discard, "", 0)
+	host := registry.Listener.Addr().String()
+	for _, c := range []struct {
+		args []string
+		want string // of the last line
+	}{
+		{[]string{"import", archive}, "use --rootfs"},
+		{[]string{"import", programPath}, "use --rootfs"},
+		{[]string{"pull", host + "/x"}, "put the certificate of its authority into " + certs + "/" + host + "/ca.crt"},
+	} {
+		out, err := i.command(c.args...).CombinedOutput()
+		lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+		if exitOf(err) != 1 || len(lines) != 2 || !strings.HasSuffix(lines[len(lines)-1], c.want) {
+			t.Errorf("%q: %v: %s; want an error and a line with %q", c.args, err, out, c.want)
+		}
+	}
+	again := program(t, append([]string{"serve", "--listen=unix://" + dir + "/again.sock"}, i.folders...)...)
+	if out, err := again.CombinedOutput(); err == nil || !strings.HasSuffix(string(out), "root belongs to another running daemon\n") {
+		t.Errorf("serve again: %v: %s", err, out)
+	}
+	if err := os.Remove(filepath.Join(dir, "cri.sock")); err != nil {
+		t.Fatal(err)
+	}
+	out, err := i.command("ps").CombinedOutput()
+	if want := "cri-mini: no daemon answers at " + dir + "/cri.sock: connect: no such file or directory\n"; err == nil || !strings.HasPrefix(string(out), want) {
+		t.Errorf("ps without the CRI socket: %v: %s; want %s", err, out, want)
 	}
 }
 

@@ -19,6 +19,7 @@ var (
 	ErrNotFound     = errors.New("not found")
 	ErrUnauthorized = errors.New("access denied")
 	ErrUnavailable  = errors.New("registry unavailable") // worth another try later
+	ErrUnknownCA    = errors.New("certificate signed by unknown authority")
 	ErrCorrupt      = errors.New("content is not what was promised")
 )
 
@@ -94,6 +95,10 @@ type networkError struct{ err error }
 func (e *networkError) Error() string { return e.err.Error() }
 func (e *networkError) Unwrap() error { return e.err }
 func (e *networkError) Is(target error) bool {
+	if target == ErrUnknownCA {
+		_, unknown := errors.AsType[x509.UnknownAuthorityError](e.err)
+		return unknown
+	}
 	return target == ErrUnavailable
 }
 

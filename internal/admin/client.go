@@ -69,7 +69,7 @@ func (c Client) Pull(ctx context.Context, r PullRequest, tell func(Layer)) (stri
 		}
 		switch {
 		case p.Error != "":
-			return "", errors.New(p.Error)
+			return "", said(p.Error, p.Hint)
 		case p.ID != "":
 			return p.ID, nil
 		case p.Layer != nil:
@@ -164,9 +164,9 @@ func (c Client) post(ctx context.Context, path string, request any) (_ net.Conn,
 	if err != nil {
 		return nil, nil, nil, c.lost(ctx, err)
 	}
-	said := strings.TrimSpace(string(words))
+	what := strings.TrimSpace(string(words))
 	if code, err := strconv.Atoi(answer.Header.Get(startCode)); err == nil {
-		return nil, nil, nil, &StartError{Code: code, Words: said}
+		return nil, nil, nil, &StartError{Code: code, Words: what}
 	}
-	return nil, nil, nil, errors.New(said)
+	return nil, nil, nil, said(what, answer.Header.Get(hintHeader))
 }

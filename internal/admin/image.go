@@ -33,7 +33,7 @@ func (s *Server) pull(w http.ResponseWriter, r *http.Request) {
 		tell(Progress{Layer: &Layer{Digest: p.Layer.String(), Phase: p.Phase, Done: p.Done, Total: p.Total}})
 	}})
 	if err != nil {
-		tell(Progress{Error: err.Error()})
+		tell(Progress{Error: err.Error(), Hint: pullHint(err, request.Image, s.RegistryConfigDir)})
 		return
 	}
 	tell(Progress{ID: img.ID})
@@ -51,7 +51,7 @@ func (s *Server) importImage(ctx context.Context, r ImportRequest) (ImportAnswer
 	}
 	images, err := s.Images.ImportArchive(ctx, r.Path, r.Name)
 	if err != nil {
-		return ImportAnswer{}, err
+		return ImportAnswer{}, &Advised{Words: err.Error(), Hint: importHint(err)}
 	}
 	var answer ImportAnswer
 	for _, img := range images {

@@ -93,6 +93,7 @@ type Progress struct {
 	Layer *Layer `json:",omitempty"`
 	ID    string `json:",omitempty"` // of the finished image
 	Error string `json:",omitempty"`
+	Hint  string `json:",omitempty"` // what to do about Error
 }
 
 // Layer tells how far one layer is; see image.Progress.

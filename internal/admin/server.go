@@ -19,6 +19,8 @@ import (
 type Server struct {
 	Pods   *podsandbox.Pods
 	Images *image.Store
+	// RegistryConfigDir is where Images looks for what registries need.
+	RegistryConfigDir string
 	// Signal sends a signal to a container's first process.
 	Signal func(container string, number int) error
 	// Stop begins the end of the daemon. With pods it returns when they and
@@ -57,6 +59,9 @@ func answer[Request, Answer any](do func(context.Context, Request) (Answer, erro
 		}
 		result, err := do(r.Context(), request)
 		if err != nil {
+			if e := (*Advised)(nil); errors.As(err, &e) {
+				w.Header().Set(hintHeader, e.Hint)
+			}
 			http.Error(w, err.Error(), http.StatusUnprocessableEntity)
 			return
 		}
