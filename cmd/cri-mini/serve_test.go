@@ -91,9 +91,10 @@ func TestMistakesWithADaemonGetAHint(t *testing.T) {
 	if out, err := exec.Command("tar", "-C", rootfs(t), "-czf", archive, ".").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	registry := httptest.NewTLSServer(nil)
-	defer registry.Close()
+	registry := httptest.NewUnstartedServer(nil)
 	registry.Config.ErrorLog = log.New(io.Discard, "", 0)
+	registry.StartTLS()
+	defer registry.Close()
 	host := registry.Listener.Addr().String()
 	for _, c := range []struct {
 		args []string
