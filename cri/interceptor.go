@@ -13,21 +13,37 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// intercept logs each call, never its content, for that can hold secrets, and
-// turns a panic into an error of this one call.
+// intercept watches calls of one answer.
 func intercept(log *slog.Logger) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, request any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (answer any, err error) {
-		call, start := path.Base(info.FullMethod), time.Now()
-		defer func() {
-			if p := recover(); p != nil {
-				log.Error("call panicked", "call", call, "panic", p, "stack", string(debug.Stack()))
-				err = status.Error(codes.Internal, fmt.Sprintf("%s panicked: %v", call, p))
-				return
-			}
-			report(ctx, log, call, time.Since(start), err)
-		}()
-		return next(ctx, request)
+		err = watch(ctx, log, info.FullMethod, func() (err error) {
+			answer, err = next(ctx, request)
+			return err
+		})
+		return answer, err
 	}
+}
+
+// interceptStream watches calls of many answers.
+func interceptStream(log *slog.Logger) grpc.StreamServerInterceptor {
+	return func(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+		return watch(stream.Context(), log, info.FullMethod, func() error { return next(server, stream) })
+	}
+}
+
+// watch logs a call, never its content, for that can hold secrets, and turns a
+// panic into an error of this one call.
+func watch(ctx context.Context, log *slog.Logger, method string, work func() error) (err error) {
+	call, start := path.Base(method), time.Now()
+	defer func() {
+		if p := recover(); p != nil {
+			log.Error("call panicked", "call", call, "panic", p, "stack", string(debug.Stack()))
+			err = status.Error(codes.Internal, fmt.Sprintf("%s panicked: %v", call, p))
+			return
+		}
+		report(ctx, log, call, time.Since(start), err)
+	}()
+	return work()
 }
 
 func report(ctx context.Context, log *slog.Logger, call string, took time.Duration, err error) {

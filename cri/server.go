@@ -61,6 +61,7 @@ func (s *Server) Serve(listener net.Listener, log *slog.Logger) (serve func() er
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxSendMsgSize(maxMessage),
 		grpc.UnaryInterceptor(intercept(log)),
+		grpc.StreamInterceptor(interceptStream(log)),
 	)
 	criapi.RegisterRuntimeServiceServer(g, s)
 	criapi.RegisterImageServiceServer(g, s)
