@@ -98,10 +98,8 @@ func (s *Sandbox) remove(ctx context.Context, op *operation) error {
 	if err := removals.Wait(); err != nil {
 		return err
 	}
-	if s.dir.mark != removing {
-		if err := s.dir.move(removing); err != nil {
-			return err
-		}
+	if err := s.leave(); err != nil {
+		return err
 	}
 	if err := os.RemoveAll(s.dir.path()); err != nil {
 		return err
@@ -112,4 +110,14 @@ func (s *Sandbox) remove(ctx context.Context, op *operation) error {
 	delete(p.sandboxes, s.ID)
 	delete(p.names, nameOf(s.config.Metadata))
 	return nil
+}
+
+// leave marks the folder as one to be taken away. It may be called again.
+func (s *Sandbox) leave() error {
+	s.files.Lock()
+	defer s.files.Unlock()
+	if s.dir.mark == removing {
+		return nil
+	}
+	return s.dir.move(removing)
 }
