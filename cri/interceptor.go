@@ -24,9 +24,12 @@ func intercept(log *slog.Logger) grpc.UnaryServerInterceptor {
 	}
 }
 
-// interceptStream watches calls of many answers.
-func interceptStream(log *slog.Logger) grpc.StreamServerInterceptor {
+// interceptStream watches calls of many answers. Those that have no end of their
+// own end with stopping.
+func interceptStream(stopping context.Context, log *slog.Logger) grpc.StreamServerInterceptor {
 	return func(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+		stream, done := boundTo(stopping, stream)
+		defer done()
 		return watch(stream.Context(), log, info.FullMethod, func() error { return next(server, stream) })
 	}
 }

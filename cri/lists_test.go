@@ -141,7 +141,7 @@ func TestBatches(t *testing.T) {
 
 func TestPanicFailsOneStreamWithItsName(t *testing.T) {
 	var log bytes.Buffer
-	err := interceptStream(slog.New(slog.NewTextHandler(&log, nil)))(nil, noStream{t.Context()}, &grpc.StreamServerInfo{FullMethod: "/x/StreamImages"},
+	err := interceptStream(t.Context(), slog.New(slog.NewTextHandler(&log, nil)))(nil, noStream{t.Context()}, &grpc.StreamServerInfo{FullMethod: "/x/StreamImages"},
 		func(any, grpc.ServerStream) error { panic("nil map") })
 	if status.Code(err) != codes.Internal || !strings.Contains(err.Error(), "StreamImages panicked: nil map") || !strings.Contains(log.String(), "lists_test.go") {
 		t.Fatalf("%v, log %s; want Internal with call and reason, and the place in the log", err, &log)

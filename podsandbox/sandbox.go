@@ -38,6 +38,9 @@ type Sandbox struct {
 	ips        []netip.Addr
 	stopping   bool // it will never be ready again
 	stopped    bool // nothing is left to stop
+	removed    bool // it is in no table any more
+
+	told step // of its life, to subscribers; guarded by events.mu
 }
 
 // Status tells how the pod is.
