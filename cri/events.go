@@ -2,6 +2,7 @@ package cri
 
 import (
 	"context"
+	"errors"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -18,6 +19,9 @@ func (s *Server) GetContainerEvents(_ *criapi.GetEventsRequest, stream criapi.Ru
 	defer events.Close()
 	for {
 		e, err := events.Next(stream.Context())
+		if errors.Is(err, errStopping) {
+			return errStopping // without our words around that of gRPC
+		}
 		if err != nil {
 			return rpcError(err)
 		}

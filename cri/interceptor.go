@@ -2,6 +2,7 @@ package cri
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"path"
@@ -50,10 +51,10 @@ func watch(ctx context.Context, log *slog.Logger, method string, work func() err
 }
 
 func report(ctx context.Context, log *slog.Logger, call string, took time.Duration, err error) {
-	switch status.Code(err) {
-	case codes.OK:
+	switch code := status.Code(err); {
+	case code == codes.OK || errors.Is(err, errStopping):
 		log.DebugContext(ctx, "call", "call", call, "took", took)
-	case codes.NotFound, codes.Unimplemented, codes.Canceled: // what the kubelet asks on purpose
+	case code == codes.NotFound, code == codes.Unimplemented, code == codes.Canceled: // what the kubelet asks on purpose
 		log.DebugContext(ctx, "call refused", "call", call, "took", took, "err", err)
 	default:
 		log.WarnContext(ctx, "call failed", "call", call, "took", took, "err", err)
