@@ -42,7 +42,7 @@ func (s *Store) Release(owner string) {
 	orphaned := false
 	for _, e := range entries {
 		delete(e.owners, owner)
-		orphaned = orphaned || (e.rec.Removed && len(e.owners) == 0)
+		orphaned = orphaned || (e.needsHolder() && len(e.owners) == 0)
 	}
 	s.mu.Unlock()
 	if !orphaned {
@@ -52,7 +52,7 @@ func (s *Store) Release(owner string) {
 	defer s.write.Unlock()
 	for _, e := range entries {
 		s.mu.Lock()
-		gone := s.images[e.id] == e && e.rec.Removed
+		gone := s.images[e.id] == e && e.needsHolder()
 		s.mu.Unlock()
 		if !gone {
 			continue

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
@@ -20,7 +21,6 @@ import (
 	"testing"
 
 	"cri-mini/image/layer"
-	"cri-mini/image/reference"
 	"cri-mini/internal/testregistry"
 
 	"github.com/klauspost/compress/zstd"
@@ -422,37 +422,73 @@ func TestBadRootfsIsRefusedAndLeavesNothing(t *testing.T) {
 	}
 }
 
-func TestLinkedFolderIsUsedInPlace(t *testing.T) {
+func TestBorrowedFolderIsUsedInPlace(t *testing.T) {
 	f := newFixture(t, testregistry.Options{})
 	dir := rootfs(t)
-	img, err := f.LinkRootfs(dir, "registry.test/linked", Config{Cmd: []string{"/bin/su"}})
+	img, err := f.BorrowRootfs(t.Context(), dir, "a")
 	if err != nil || !img.Pinned || img.Size == 0 {
-		t.Fatalf("LinkRootfs = %+v, %v", img, err)
+		t.Fatalf("BorrowRootfs = %+v, %v", img, err)
 	}
-	other, err := f.LinkRootfs(rootfs(t), "", Config{Cmd: []string{"/bin/su"}})
+	other, err := f.BorrowRootfs(t.Context(), dir, "b")
 	if err != nil || other.ID == img.ID {
-		t.Fatalf("another folder: %+v, %v", other, err)
+		t.Fatalf("another borrower: %+v, %v", other, err)
 	}
-	f.restart()
-	f.collect()
 	layers, err := f.Layers(img.ID)
 	if want := []Layer{{Path: dir, Form: layer.Directory}}; err != nil || !reflect.DeepEqual(layers, want) {
 		t.Fatalf("Layers = %v, %v; want %v", layers, err, want)
 	}
-	if err := errors.Join(f.Hold(img.ID, "one"), f.Remove("registry.test/linked"), f.Remove(other.ID)); err != nil {
+	if err := errors.Join(f.Hold(img.ID, "one"), f.Remove(other.ID)); err != nil {
 		t.Fatal(err)
 	}
 	f.Release("one")
-	f.wantEmpty("after Remove")
+	f.wantEmpty("after Release")
 	if _, err := os.Stat(filepath.Join(dir, "bin/su")); err != nil {
 		t.Fatalf("the folder lost something: %v", err)
 	}
-	for _, bad := range []string{"/nowhere", filepath.Join(dir, "bin/su")} {
-		if _, err := f.LinkRootfs(bad, "", Config{}); err == nil || !strings.Contains(err.Error(), bad) {
-			t.Errorf("LinkRootfs(%s) = %v", bad, err)
+	if _, err := f.BorrowRootfs(t.Context(), "/nowhere", "a"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("BorrowRootfs(/nowhere) = %v", err)
+	}
+}
+
+func TestBorrowedImageGoesWithItsHolderEvenAfterAKill(t *testing.T) {
+	f := newFixture(t, testregistry.Options{})
+	dir := rootfs(t)
+	archive := filepath.Join(t.TempDir(), "rootfs.tar")
+	if out, err := exec.Command("tar", "-C", dir, "-cf", archive, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for _, path := range []string{dir, archive} {
+		kept, err := f.ImportRootfs(t.Context(), path, "registry.test/kept", Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		img, err := f.BorrowRootfs(t.Context(), path, "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.restart() // killed while a container held it, which went on
+		if err := f.Hold(img.ID, "one"); err != nil {
+			t.Fatal(err)
+		}
+		f.collect()
+		if _, err := f.Get(img.ID); err != nil {
+			t.Errorf("%s: held, and yet collected: %v", path, err)
+		}
+		f.Release("one")
+		if _, err := f.Get(img.ID); !errors.Is(err, ErrNotFound) {
+			t.Errorf("%s: after Release: %v, want ErrNotFound", path, err)
+		}
+		if _, err := f.BorrowRootfs(t.Context(), path, "b"); err != nil {
+			t.Fatal(err)
+		}
+		f.restart() // killed before anybody held it
+		f.collect()
+		if all := f.List(); len(all) != 1 || all[0].ID != kept.ID {
+			t.Errorf("%s: after a kill: %+v, want the imported image only", path, all)
+		}
+		if err := f.Remove("registry.test/kept"); err != nil {
+			t.Fatal(err)
 		}
 	}
-	if _, err := f.LinkRootfs(dir, "UPPER", Config{}); !errors.Is(err, reference.ErrInvalid) {
-		t.Errorf("with a bad name: %v", err)
-	}
+	f.wantEmpty("at the end")
 }

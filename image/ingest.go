@@ -25,6 +25,7 @@ type incoming struct {
 	digest      string   // as repository@digest, or empty
 	annotations map[string]string
 	pinned      bool
+	passing     bool   // see record
 	directory   string // linked instead of layers
 	layers      []incomingLayer
 	progress    *progress
@@ -98,7 +99,7 @@ func (s *Store) record(in incoming) (Image, error) {
 	s.mu.Lock()
 	old := s.images[id]
 	s.mu.Unlock()
-	rec := record{Version: recordVersion, Config: in.config, Directory: in.directory}
+	rec := record{Version: recordVersion, Config: in.config, Directory: in.directory, Passing: in.passing}
 	if old != nil {
 		rec = old.rec
 		rec.Removed = false

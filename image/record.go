@@ -37,6 +37,8 @@ type record struct {
 	Directory string `json:",omitempty"`
 	// Removed: the image is gone for everyone but the containers that hold it.
 	Removed bool `json:",omitempty"`
+	// Passing: the image goes when nobody holds it any more.
+	Passing bool `json:",omitempty"`
 	// Written settles who has a tag when a crash left it with two images.
 	Written time.Time
 }
@@ -51,6 +53,9 @@ type entry struct {
 	owners   map[string]bool // who holds it
 	removing bool            // its record is being taken off the disk
 }
+
+// needsHolder tells whether the image is there for its holders only.
+func (e *entry) needsHolder() bool { return e.rec.Removed || e.rec.Passing }
 
 func (s *Store) recordFile(id digest.Digest) string {
 	return filepath.Join(s.recordDir(), id.Encoded()+recordSuffix)

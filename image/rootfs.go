@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"debug/elf"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -39,8 +38,14 @@ func (s *Store) importRootfs(ctx context.Context, path, name string, cfg Config)
 	if err != nil {
 		return Image{}, err
 	}
+	return s.ingestRootfs(ctx, path, info.IsDir(), cfg, "", incoming{tags: tags})
+}
+
+// ingestRootfs completes in with a layer of what is at path.
+func (s *Store) ingestRootfs(ctx context.Context, path string, isDir bool, cfg Config, from string, in incoming) (Image, error) {
 	var pending layer.Pending
-	if info.IsDir() {
+	var err error
+	if isDir {
 		pending, err = s.writeFolder(ctx, path)
 	} else {
 		pending, err = s.writeFile(ctx, path, &cfg)
@@ -53,49 +58,40 @@ func (s *Store) importRootfs(ctx context.Context, path, name string, cfg Config)
 			s.log.Warn("half a layer cannot be removed", "layer", pending.DiffID(), "err", err)
 		}
 	}()
-	config, err := encodeConfig(cfg, s.platform, []digest.Digest{pending.DiffID()}, "")
-	if err != nil {
+	if in.config, err = encodeConfig(cfg, s.platform, []digest.Digest{pending.DiffID()}, from); err != nil {
 		return Image{}, err
 	}
-	return s.ingest(ctx, incoming{
-		config: config,
-		tags:   tags,
-		layers: []incomingLayer{{digest: pending.DiffID(), ready: pending}},
-	})
+	in.layers = []incomingLayer{{digest: pending.DiffID(), ready: pending}}
+	return s.ingest(ctx, in)
 }
 
-// LinkRootfs makes an image of a folder that stays where it is and is used as
-// the only layer, without a copy. The folder is not the store's: what changes
-// in it changes for all containers of the image. name may be empty.
-func (s *Store) LinkRootfs(dir, name string, cfg Config) (Image, error) {
-	img, err := s.linkRootfs(dir, name, cfg)
-	if err != nil {
-		return Image{}, fmt.Errorf("link %s: %w", dir, err)
-	}
-	return img, nil
-}
-
-func (s *Store) linkRootfs(dir, name string, cfg Config) (Image, error) {
-	tags, err := tagsOf(name)
+// BorrowRootfs makes an image of a root file system for one container. It goes
+// with its last holder, and with the next Collect if it has none then, so that
+// no kill leaves it behind. borrower makes it another image than any other of
+// the same files, with which it must not go.
+//
+// A folder stays where it is and is used as the only layer, without a copy. It
+// is not the store's: what changes in it changes for the container. A file is
+// taken as ImportRootfs does.
+func (s *Store) BorrowRootfs(ctx context.Context, path, borrower string) (Image, error) {
+	path, err := filepath.Abs(path)
 	if err != nil {
 		return Image{}, err
 	}
-	if dir, err = filepath.Abs(dir); err != nil {
-		return Image{}, err
-	}
-	info, err := os.Stat(dir)
+	info, err := os.Stat(path)
 	if err != nil {
 		return Image{}, err
 	}
+	from := path + " for " + borrower
+	in := incoming{pinned: true, passing: true}
 	if !info.IsDir() {
-		return Image{}, errors.New("not a folder")
+		return s.ingestRootfs(ctx, path, false, Config{}, from, in)
 	}
-	// The path is part of the config, so that the images of two folders differ.
-	config, err := encodeConfig(cfg, s.platform, nil, "directory "+dir)
-	if err != nil {
+	in.directory = path
+	if in.config, err = encodeConfig(Config{}, s.platform, nil, from); err != nil {
 		return Image{}, err
 	}
-	return s.ingest(context.Background(), incoming{config: config, tags: tags, directory: dir, pinned: true})
+	return s.ingest(ctx, in)
 }
 
 func tagsOf(name string) ([]string, error) {

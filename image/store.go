@@ -178,7 +178,7 @@ func (s *Store) Collect() error {
 	s.mu.Lock()
 	var gone []*entry
 	for _, e := range s.images {
-		if e.rec.Removed {
+		if e.needsHolder() {
 			gone = append(gone, e)
 		}
 	}

@@ -94,7 +94,7 @@ func (b *birth) run(ctx context.Context) error {
 	}
 	b.op.at("prepare")
 	if err := p.opt.Executor.Prepare(ctx, planned.Spec); err != nil {
-		return err
+		return asInput(err, b.config)
 	}
 	c, err := b.complete(planned)
 	if err != nil {

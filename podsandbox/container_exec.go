@@ -12,9 +12,10 @@ import (
 )
 
 const (
-	// outputLimit is how much of each output ExecSync keeps. The rest is read
-	// and dropped, so that the program does not stop.
-	outputLimit = 16 << 20
+	// outputLimit is how much of each output ExecSync keeps: both fit into the
+	// message of 16 MiB that the kubelet takes. The rest is read and dropped,
+	// so that the program does not stop.
+	outputLimit = 8<<20 - 4<<10
 	// drainTime is how long ExecSync reads on after the program ended: what it
 	// left running in the background may hold the pipes for ever.
 	drainTime = 100 * time.Millisecond

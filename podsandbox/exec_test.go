@@ -41,12 +41,13 @@ func TestExecSyncGivesBothOutputsAndTheCode(t *testing.T) {
 	})
 }
 
-func TestExecSyncKeepsTheFirst16MiB(t *testing.T) {
+func TestExecSyncKeepsWhatFitsIntoOneAnswer(t *testing.T) {
 	big := bytes.Repeat([]byte("0123456789abcdef"), 1<<20+1000)
 	execIn(t, map[string]*fakeExecution{"yes": {stdout: big, stderr: big}}, func(t *testing.T, c *Container) {
 		stdout, stderr, _, err := c.ExecSync(t.Context(), []string{"yes"}, 0)
-		if err != nil || len(stdout) != 16<<20 || len(stderr) != 16<<20 || !bytes.HasPrefix(big, stdout) {
-			t.Errorf("kept %d and %d bytes, %v; want the first %d of each", len(stdout), len(stderr), err, 16<<20)
+		const answer = 16 << 20 // with what else is in it
+		if n := len(stdout) + len(stderr); err != nil || n >= answer-100 || n < answer-100_000 || len(stdout) != len(stderr) || !bytes.HasPrefix(big, stdout) {
+			t.Errorf("kept %d and %d bytes, %v; want the beginning of each, together a little less than %d", len(stdout), len(stderr), err, answer)
 		}
 	})
 }

@@ -67,7 +67,7 @@ func (s *Sandbox) run(ctx context.Context, op *operation) error {
 	}
 	op.at("namespaces")
 	if err := p.opt.Executor.CreateSandbox(ctx, s.spec); err != nil {
-		return fmt.Errorf("namespaces: %w", err)
+		return asInput(err, nil)
 	}
 	op.at("network")
 	if err := s.connect(ctx); err != nil {

@@ -28,7 +28,30 @@ func (d *daemon) stop(ctx context.Context, pods bool) error {
 // clear ends everything that this instance made but its images. Called again
 // after an error it goes on where it was.
 func (d *daemon) clear(ctx context.Context) error {
+	d.clearing.Lock()
+	defer d.clearing.Unlock()
 	d.stopCRI() // else the kubelet starts what we stop
+	steps := []struct {
+		name string
+		do   func(context.Context) error
+	}{
+		{"pods", d.removePods},
+		{"pods", d.pods.Close},
+		{"network", func(context.Context) error { return d.network.Destroy() }},
+		{"monitor", d.executor.Shutdown},
+		{"cgroup", d.removeCgroup},
+	}
+	for ; d.clearedSteps < len(steps); d.clearedSteps++ {
+		step := steps[d.clearedSteps]
+		if err := step.do(ctx); err != nil {
+			return fmt.Errorf("%s: %w", step.name, err)
+		}
+	}
+	d.cleared = true
+	return nil
+}
+
+func (d *daemon) removePods(ctx context.Context) error {
 	var pods errgroup.Group
 	pods.SetLimit(16)
 	for _, sandbox := range d.pods.Sandboxes() {
@@ -39,22 +62,13 @@ func (d *daemon) clear(ctx context.Context) error {
 			return d.pods.Remove(ctx, sandbox.ID)
 		})
 	}
-	if err := pods.Wait(); err != nil {
-		return err
+	return pods.Wait()
+}
+
+func (d *daemon) removeCgroup(context.Context) error {
+	err := os.Remove(filepath.Join(d.executor.Cgroups().Path, d.cgroupParent()))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	if err := d.pods.Close(ctx); err != nil {
-		return err
-	}
-	if err := d.network.Destroy(); err != nil {
-		return fmt.Errorf("network: %w", err)
-	}
-	if err := d.executor.Shutdown(ctx); err != nil {
-		return fmt.Errorf("monitor: %w", err)
-	}
-	parent := filepath.Join(d.executor.Cgroups().Path, d.cgroupParent())
-	if err := os.Remove(parent); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("cgroup: %w", err)
-	}
-	d.cleared = true
-	return nil
+	return err
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -48,6 +49,9 @@ type daemon struct {
 	wish    chan struct{} // a client wants the end
 	opened  undo.Stack    // closes what was opened, last first
 	cleared bool          // pods, network and monitor are gone
+
+	clearing     sync.Mutex // held by clear, guards what follows
+	clearedSteps int
 }
 
 func (d *daemon) close() { d.opened.Run() }
@@ -90,8 +94,12 @@ func (d *daemon) openLocks(context.Context) error {
 			return err
 		}
 		d.opened.Add(lock.Close)
-		if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-			return fmt.Errorf("%s belongs to another running daemon: %w", dir, err)
+		err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == unix.EWOULDBLOCK {
+			return fmt.Errorf("%s belongs to another running daemon", dir)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", lock.Name(), err)
 		}
 	}
 	return nil
@@ -168,6 +176,7 @@ func (d *daemon) openPods(ctx context.Context) (err error) {
 		Network:      d.network,
 		Logger:       d.log,
 		CgroupParent: d.cgroupParent(),
+		OpenFiles:    d.OpenFiles,
 	})
 	if err != nil {
 		return err

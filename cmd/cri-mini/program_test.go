@@ -143,6 +143,37 @@ func TestRunNeedsNoDaemonAndLeavesNothing(t *testing.T) {
 	}
 }
 
+func TestRunTakesAnArchiveAndAProgram(t *testing.T) {
+	nothingLeft(t)
+	dir := home(t)
+	archive := filepath.Join(dir, "rootfs.tgz")
+	if out, err := exec.Command("tar", "-C", rootfs(t), "-czf", archive, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	i := serve(t, dir, "cri.sock")
+	alone := "--listen=unix://" + dir + "/none.sock"
+	for _, c := range []struct {
+		args []string
+		code int
+		want string
+	}{
+		{[]string{"--rootfs", archive, "--", "id", "-u"}, 0, "0\n"},
+		{[]string{"--rootfs", testtool.Need(t, "busybox", "busybox-static"), "--", "echo", "hello"}, 0, "hello\n"},
+		{[]string{"--rootfs", "/nowhere", "--", "id"}, 125, "cri-mini: --rootfs \"/nowhere\": stat /nowhere: no such file or directory\n"},
+		{[]string{"--rootfs", "/etc/passwd", "--", "id"}, 125, "cri-mini: --rootfs \"/etc/passwd\": "},
+	} {
+		for _, listen := range []string{i.listen, alone} {
+			out, err := program(t, append([]string{"run", listen}, c.args...)...).CombinedOutput()
+			if exitOf(err) != c.code || !strings.HasPrefix(string(out), c.want) {
+				t.Errorf("%s %q: %v: %q; want exit %d, %q", listen, c.args, err, out, c.code, c.want)
+			}
+		}
+	}
+	if out, err := i.command("images", "-q").CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("images that stayed: %s, %v", out, err)
+	}
+}
+
 func TestKilledRunLeavesNothing(t *testing.T) {
 	nothingLeft(t)
 	root := rootfs(t)

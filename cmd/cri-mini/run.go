@@ -16,7 +16,7 @@ import (
 type runCmd struct {
 	podFlags    `embed:""`
 	streamFlags `embed:""`
-	Rootfs      string   `placeholder:"PATH" help:"A root file system instead of an image: a directory, used as it is, a tar archive or one static program."`
+	Rootfs      string   `placeholder:"PATH" help:"A root file system instead of an image: a directory, used as it is, a tar archive or one static program, which gets the words."`
 	Words       []string `arg:"" optional:"" passthrough:"partial" name:"image and command" help:"IMAGE [--] [PROGRAM ARGUMENT...]; without the image when there is a --rootfs."`
 }
 

@@ -66,9 +66,6 @@ func (f podFlags) configs(image string, command []string, stdin, tty bool) (*cri
 		Tty:        tty,
 		Linux:      &criapi.LinuxContainerConfig{SecurityContext: security, Resources: &criapi.LinuxContainerResources{}},
 	}
-	if image == "" { // a bare root file system has nothing to add to
-		container.Command, container.Args = command, nil
-	}
 	for _, set := range []func() error{
 		func() (err error) { pod.PortMappings, err = ports(f.Publish); return },
 		func() (err error) { container.Mounts, err = mounts(f.Volume); return },

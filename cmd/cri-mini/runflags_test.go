@@ -40,10 +40,6 @@ func TestPodFlagsBecomeConfigs(t *testing.T) {
 			t.Errorf("%s: %v, want %v", c.what, c.got, c.want)
 		}
 	}
-	_, bare, err := podFlags{HostNetwork: true}.configs("", []string{"/bin/sh"}, false, false)
-	if err != nil || !reflect.DeepEqual(bare.Command, []string{"/bin/sh"}) || bare.Args != nil {
-		t.Errorf("without an image: command %v, args %v, %v", bare.Command, bare.Args, err)
-	}
 }
 
 func TestBadFlagsAreNamedWithTheirValue(t *testing.T) {

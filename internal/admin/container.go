@@ -7,12 +7,10 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"cri-mini/image"
 	"cri-mini/internal/undo"
 	"cri-mini/podsandbox"
 )
@@ -76,9 +74,9 @@ func (s *Server) run(ctx context.Context, r RunRequest) (*talk, error) {
 	var back undo.Stack
 	defer back.Run()
 	if r.Rootfs != "" {
-		img, err := s.rootfs(ctx, r.Rootfs)
+		img, err := s.Images.BorrowRootfs(ctx, r.Rootfs, r.Pod.GetMetadata().GetUid())
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("--rootfs %q: %w", r.Rootfs, err)
 		}
 		back.Add(func() error { return s.Images.Remove(img.ID) })
 		r.Container.Image.Image = img.ID
@@ -118,15 +116,6 @@ func setSize(resize func(width, height uint16) error, tty bool, s Size) {
 			slog.Debug("terminal not sized", "err", err)
 		}
 	}
-}
-
-// rootfs is an image of a path, which is used in its place if it is a folder.
-func (s *Server) rootfs(ctx context.Context, path string) (image.Image, error) {
-	img, err := s.Images.LinkRootfs(path, "", image.Config{})
-	if err == nil || !errors.Is(err, syscall.ENOTDIR) {
-		return img, err
-	}
-	return s.Images.ImportRootfs(ctx, path, "", image.Config{})
 }
 
 // endPatience is how long a pod that nobody wants any more may take to go.

@@ -71,8 +71,8 @@ type AttachRequest struct {
 type RunRequest struct {
 	Pod       *criapi.PodSandboxConfig
 	Container *criapi.ContainerConfig
-	// Rootfs is a directory or archive on the node to use instead of an
-	// image.
+	// Rootfs is a directory, an archive or a static program on the node to
+	// use instead of an image.
 	Rootfs string
 	Size   Size
 }

@@ -36,6 +36,7 @@ type Config struct {
 	PodCIDR           string `toml:"pod-cidr" name:"pod-cidr" default:"" placeholder:"CIDR,.." help:"Addresses of the built-in network, at most one range of each family; the kubelet's word goes first."`
 	CgroupDriver      string `toml:"cgroup-driver" name:"cgroup-driver" default:"auto" placeholder:"NAME" help:"Cgroups: auto, cgroupfs or systemd."`
 	LayerForm         string `toml:"layer-form" name:"layer-form" default:"auto" placeholder:"FORM" help:"Layers of images on disk: auto, directory or erofs."`
+	OpenFiles         uint64 `toml:"open-files" name:"open-files" default:"1048576" placeholder:"N" help:"Files that a process of a container may have open (RLIMIT_NOFILE), at most as many as we may; 0 leaves the limit of the monitor."`
 	StreamAddress     string `toml:"stream-address" name:"stream-address" default:"127.0.0.1:0" placeholder:"HOST:PORT" help:"Where exec, attach and port-forward are served."`
 	LogLevel          string `toml:"log-level" name:"log-level" default:"info" placeholder:"LEVEL" help:"Log: debug, info, warn or error."`
 }
@@ -133,9 +134,20 @@ func (e Endpoint) Path() string {
 	return path
 }
 
-// AdminPath is the file of the socket beside it, for what CRI cannot say.
+// AdminPath is the file of the socket beside it, for what CRI cannot say:
+// admin.sock beside cri.sock, b.admin.sock beside b.sock. Each CRI socket has
+// one of its own, or in a folder with two a command would reach the wrong
+// daemon.
 func (e Endpoint) AdminPath() string {
-	return filepath.Join(filepath.Dir(e.Path()), "admin.sock")
+	dir, name := filepath.Split(e.Path())
+	base, cut := strings.CutSuffix(name, ".sock")
+	switch {
+	case name == "cri.sock":
+		return dir + "admin.sock"
+	case cut:
+		return dir + base + ".admin.sock"
+	}
+	return dir + name + ".admin"
 }
 
 // file is the layout of the TOML file.

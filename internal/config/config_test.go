@@ -12,7 +12,7 @@ func defaults() Config {
 	return Config{
 		Root: "/var/lib/cri-mini", State: "/run/cri-mini",
 		RegistryConfigDir: "/etc/cri-mini/certs.d", CNIConfDir: "/etc/cni/net.d", CNIBinDir: "/opt/cni/bin",
-		Network: "auto", CgroupDriver: "auto", LayerForm: "auto", StreamAddress: "127.0.0.1:0", LogLevel: "info",
+		Network: "auto", CgroupDriver: "auto", LayerForm: "auto", OpenFiles: 1048576, StreamAddress: "127.0.0.1:0", LogLevel: "info",
 	}
 }
 
@@ -92,9 +92,23 @@ func TestTextIsAFileThatSaysTheSame(t *testing.T) {
 	if err != nil {
 		t.Fatalf("own text: %v\n%s", err, text)
 	}
-	for key, want := range map[string]string{"listen": endpoint.Listen, "pod-cidr": config.PodCIDR, "log-level": "info"} {
+	for key, want := range map[string]any{"listen": endpoint.Listen, "pod-cidr": config.PodCIDR, "log-level": "info", "open-files": int64(1048576)} {
 		if values[key] != want {
-			t.Errorf("%s = %v, want %q", key, values[key], want)
+			t.Errorf("%s = %v, want %v", key, values[key], want)
+		}
+	}
+}
+
+func TestEachSocketHasAnAdminSocketOfItsOwn(t *testing.T) {
+	for listen, want := range map[string]string{
+		"unix:///run/cri-mini/cri.sock": "/run/cri-mini/admin.sock",
+		"unix:///run/x/b.sock":          "/run/x/b.admin.sock",
+		"unix:///run/x/b":               "/run/x/b.admin",
+		"unix:///run/x/admin.sock":      "/run/x/admin.admin.sock",
+		"unix:///b.sock":                "/b.admin.sock",
+	} {
+		if got := (Endpoint{Listen: listen}).AdminPath(); got != want {
+			t.Errorf("%s: admin socket %s, want %s", listen, got, want)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package structure
 
 import (
+	"fmt"
 	"go/ast"
 	"go/token"
 	"os"
@@ -173,7 +174,7 @@ func TestExampleConfigurationIsTheDefaults(t *testing.T) {
 	for _, typ := range []reflect.Type{reflect.TypeFor[config.Config](), reflect.TypeFor[config.Endpoint]()} {
 		for field := range typ.Fields() {
 			key, want := field.Tag.Get("toml"), field.Tag.Get("default")
-			if got, there := values[key]; !there || got != want {
+			if got, there := values[key]; !there || fmt.Sprint(got) != want {
 				t.Errorf("docs/config.toml: %s = %v, want the default %q", key, got, want)
 			}
 		}

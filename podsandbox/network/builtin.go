@@ -3,6 +3,7 @@ package network
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"strings"
@@ -35,6 +36,9 @@ type builtin struct {
 	retired [][]netip.Prefix
 }
 
+// tablePrefix begins the names of the nftables tables of all instances.
+const tablePrefix = "cri-mini-"
+
 func newBuiltin(n *Network) (*builtin, error) {
 	ipv6, err := bridge.HasIPv6(n.host)
 	if err != nil {
@@ -54,7 +58,7 @@ func newBuiltin(n *Network) (*builtin, error) {
 	if err != nil {
 		return nil, errors.Join(err, f.bridge.Close())
 	}
-	name := "cri-mini-" + strings.TrimPrefix(bridge.DefaultName(n.opt.Instance), "cm-")
+	name := tablePrefix + strings.TrimPrefix(bridge.DefaultName(n.opt.Instance), "cm-")
 	f.firewall = firewall.New(name, n.host)
 	return f, nil
 }
@@ -152,6 +156,13 @@ func (f *builtin) openPorts(e *entry, back *undo.Stack) error {
 	ports := translations(e.Ports, e.Addresses)
 	if len(ports) == 0 {
 		return nil
+	}
+	other, port, err := f.firewall.Taken(tablePrefix, ports)
+	if err != nil {
+		return err
+	}
+	if other != "" {
+		return fmt.Errorf("host port %d is taken by a pod of another instance, whose nftables table is %s", port.HostPort, other)
 	}
 	back.Add(func() error { return f.closePorts(e) })
 	if err := f.firewall.Add(ports); err != nil {

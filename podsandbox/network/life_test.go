@@ -339,6 +339,11 @@ func TestTwoInstancesLiveSideBySide(t *testing.T) {
 	}
 	wantAnswer(t, w.outside, "tcp", hostIP, 8080, "a "+outsideIP.String())
 	wantAnswer(t, w.outside, "tcp", hostIP, 8081, "b "+outsideIP.String())
+	thief := other.pod(PortMapping{"tcp", 80, 8080, netip.Addr{}})
+	thief.ID = "thief"
+	if _, err := other.net.Setup(t.Context(), thief); err == nil || !strings.Contains(err.Error(), "8080") || !strings.Contains(err.Error(), "another instance") {
+		t.Errorf("host port of the other instance: %v", err)
+	}
 	must(t, w.net.Destroy())
 	wantNoAnswer(t, w.outside, "tcp", hostIP, 8080)
 	wantAnswer(t, w.outside, "tcp", hostIP, 8081, "b "+outsideIP.String())

@@ -82,7 +82,12 @@ func Container(r Request) (Plan, error) {
 		return Plan{}, err
 	}
 	for _, step := range []func() error{
-		func() (err error) { c.LogPath, err = LogPath(r.Pod, r.Config); return },
+		func() (err error) {
+			if c.LogPath, err = LogPath(r.Pod, r.Config); c.LogPath != "" {
+				c.LogRoot = r.Pod.LogDirectory
+			}
+			return
+		},
 		func() (err error) {
 			c.Cgroup, err = r.Facts.cgroup(r.Pod.GetLinux().GetCgroupParent(), r.ID)
 			return

@@ -82,6 +82,9 @@ func arguments(cfg *criapi.ContainerConfig, image Image) ([]string, error) {
 	return argv, checkArgs("config.command", argv)
 }
 
+// maxArgument is MAX_ARG_STRLEN of execve(2), with the zero byte at the end.
+const maxArgument = 128 << 10
+
 func checkArgs(field string, argv []string) error {
 	if len(argv) == 0 {
 		return invalid(field, "", "nothing to run: neither the request nor the image names a program")
@@ -92,6 +95,9 @@ func checkArgs(field string, argv []string) error {
 	for _, a := range argv {
 		if strings.Contains(a, "\x00") {
 			return invalid(field, a, "holds a zero byte")
+		}
+		if len(a) >= maxArgument {
+			return invalid(field, a[:32]+"...", "is longer than the kernel's limit of %d bytes", maxArgument-1)
 		}
 	}
 	return nil

@@ -203,6 +203,11 @@ func (e *Executor) joinPID(s spec.Container, sb *sandbox, p *prepared) (err erro
 	case spec.PIDNode:
 		pid, err = os.Open("/proc/self/ns/pid")
 	case spec.PIDTarget:
+		if canTraceOthers(s) {
+			if err := e.expectTracer(s.TargetContainer); err != nil {
+				return err
+			}
+		}
 		pid, err = e.pidNamespaceOf(s.TargetContainer)
 	default:
 		return fmt.Errorf("mode %q", s.PID)
@@ -262,8 +267,11 @@ func (e *Executor) group(s spec.Container, devices []device) (*cgroup.Group, err
 		resources.Devices = append(resources.Devices, d.rule())
 	}
 	group, err := e.cgroups.Create(s.Cgroup, resources)
+	if missing := (*cgroup.ErrControllerMissing)(nil); errors.As(err, &missing) {
+		return nil, &spec.InputError{Part: spec.InputResource, Name: missing.Field, Value: missing.Value, Err: fmt.Errorf("cgroup controller %s is missing on this node", missing.Controller)}
+	}
 	if err != nil {
-		return nil, fmt.Errorf("cgroup %s: %w", s.Cgroup, err)
+		return nil, err
 	}
 	return group, nil
 }

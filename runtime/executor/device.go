@@ -131,6 +131,7 @@ func (d *devDir) own(name string, uid, gid int) {
 
 func (d *devDir) link(name, target string) {
 	d.try(name, unix.Symlinkat(target, d.fd, name))
+	d.own(name, 0, 0)
 }
 
 func (d *devDir) folder(name string) {

@@ -83,7 +83,7 @@ func Open(ctx context.Context, o Options) (*Executor, error) {
 	if err := e.monitor.ensure(ctx); err != nil {
 		return nil, fmt.Errorf("monitor: %w", err)
 	}
-	if _, err := e.watch(ctx); err != nil {
+	if err := e.watch(ctx, e.learn); err != nil {
 		return nil, fmt.Errorf("monitor: %w", err)
 	}
 	return e, nil

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -83,7 +84,8 @@ func newNode(t testing.TB, sandbox spec.Sandbox) *node {
 	return n
 }
 
-const testGroup = "/cri-mini-test"
+// testGroup is of this process alone: two runs of the tests must not kill each other.
+var testGroup = "/cri-mini-test-" + strconv.Itoa(os.Getpid())
 
 // busybox is a layer with one static program under many names.
 func busybox(t testing.TB) spec.Layer {
@@ -438,7 +440,7 @@ func TestSharedPIDNamespaceHasOurInit(t *testing.T) {
 func TestUserNamespace(t *testing.T) {
 	ids := &spec.IDMapping{Host: 100000, Length: 65536}
 	n := newNode(t, spec.Sandbox{IDs: ids, Hostname: "mapped"})
-	got := n.run("a", "cat /proc/self/uid_map; id; hostname; ls -ln /dev/null /bin/busybox; touch /made && ls -ln /made && ls /proc/1/ns/ && cat /sys/fs/cgroup/cgroup.procs",
+	got := n.run("a", "cat /proc/self/uid_map; id; hostname; ls -ln /dev/null /bin/busybox; ls -lnd /dev/mqueue /dev/fd /dev/shm /dev/pts; touch /made && ls -ln /made && ls /proc/1/ns/ && cat /sys/fs/cgroup/cgroup.procs",
 		func(s *spec.Container) { s.Rootfs.IDs = ids })
 	if strings.Join(strings.Fields(strings.Split(got, "\n")[0]), " ") != "0 100000 65536" || strings.Contains(got, "65534") {
 		t.Errorf("inside:\n%s", got)

@@ -35,7 +35,7 @@ func TestLogThatIsNoFileIsRefused(t *testing.T) {
 	if err := unix.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openLog(fifo); err == nil {
+	if _, err := openLog(dir, fifo); err == nil {
 		t.Error("a FIFO without reader was opened")
 	}
 	reader, err := os.OpenFile(fifo, os.O_RDONLY|unix.O_NONBLOCK, 0)
@@ -43,13 +43,13 @@ func TestLogThatIsNoFileIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer reader.Close()
-	if _, err := openLog(fifo); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+	if _, err := openLog(dir, fifo); err == nil || !strings.Contains(err.Error(), "not a regular file") {
 		t.Errorf("error %v, want: not a regular file", err)
 	}
 	if err := os.Symlink(filepath.Join(dir, "target"), filepath.Join(dir, "link")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openLog(filepath.Join(dir, "link")); err == nil {
+	if _, err := openLog(dir, filepath.Join(dir, "link")); err == nil {
 		t.Error("a link was followed")
 	}
 }
@@ -75,5 +75,83 @@ func TestProgramOfTheMonitorCannotBeWritten(t *testing.T) {
 	}
 	if st.Flags&unix.ST_RDONLY == 0 {
 		t.Errorf("mount flags %#x: not read-only", st.Flags)
+	}
+}
+
+// A debugger that joins a container's PID namespace could otherwise trace what
+// an exec brings in, and by it the monitor, whose memory that shares.
+func TestDebuggerInThePIDNamespaceIsExpected(t *testing.T) {
+	n := newNode(t, spec.Sandbox{})
+	target := n.container("a", nil, "sleep", "100")
+	n.start(target)
+	tracer := func() bool {
+		t.Helper()
+		r, err := n.running("a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		note, err := n.noteOf("a")
+		if err != nil || note.Tracer != r.tracer {
+			t.Fatalf("note %+v, %v; running says %v", note, err, r.tracer)
+		}
+		return r.tracer
+	}
+	join := func(id string, capabilities uint64) {
+		s := n.container(id, func(s *spec.Container) {
+			s.PID, s.TargetContainer = spec.PIDTarget, "a"
+			s.Process.Capabilities.Bounding = capabilities
+		}, "true")
+		if err := n.Prepare(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+		if err := n.Remove(t.Context(), s); err != nil {
+			t.Error(err)
+		}
+	}
+	join("harmless", 1<<unix.CAP_KILL)
+	if tracer() {
+		t.Error("a tracer is expected, yet none may come")
+	}
+	join("debugger", 1<<unix.CAP_SYS_PTRACE)
+	if !tracer() {
+		t.Error("no tracer is expected")
+	}
+	if err := n.Kill("a"); err != nil {
+		t.Fatal(err)
+	}
+	n.exit("a")
+	if err := n.Remove(t.Context(), target); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestContainerWhoseRecordIsLostLeavesNoGroup(t *testing.T) {
+	n := newNode(t, spec.Sandbox{})
+	s := n.container("a", nil, "sleep", "100")
+	n.start(s)
+	if err := n.Remove(t.Context(), spec.Container{ID: s.ID}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(n.Cgroups().Path, s.Cgroup)); !os.IsNotExist(err) {
+		t.Errorf("group %s is still there: %v", s.Cgroup, err)
+	}
+}
+
+func TestLogsStayBelowTheirRoot(t *testing.T) {
+	root, other := t.TempDir(), t.TempDir()
+	if err := os.Symlink(other, filepath.Join(root, "linked")); err != nil {
+		t.Fatal(err)
+	}
+	if f, err := openLog(root, filepath.Join(root, "linked/0.log")); err == nil {
+		f.Close()
+		t.Error("a link below the root was followed")
+	}
+	f, err := openLog(filepath.Join(root, "linked"), filepath.Join(root, "linked/deep/er/0.log"))
+	if err != nil {
+		t.Fatalf("a link above the root: %v", err)
+	}
+	f.Close()
+	if _, err := os.Stat(filepath.Join(other, "deep/er/0.log")); err != nil {
+		t.Error(err)
 	}
 }

@@ -20,6 +20,9 @@ import (
 func (e *Executor) mounts(ctx context.Context, s spec.Container, made files) (folders []bool, err error) {
 	for i, m := range s.Mounts {
 		tree, err := e.mount(ctx, m, s)
+		if wrong := (*spec.InputError)(nil); errors.As(err, &wrong) {
+			return nil, wrong
+		}
 		if err != nil {
 			return nil, fmt.Errorf("mount %s: %w", m.Target, err)
 		}
@@ -72,7 +75,7 @@ func (e *Executor) bind(ctx context.Context, m spec.Mount) (*mount.Tree, error) 
 	select {
 	case r := <-done:
 		if r.err != nil {
-			return nil, fmt.Errorf("host path %s: %w", m.Source, r.err)
+			return nil, wrongMount(m, r.err)
 		}
 		return r.tree, nil
 	case <-ctx.Done():
@@ -83,6 +86,10 @@ func (e *Executor) bind(ctx context.Context, m spec.Mount) (*mount.Tree, error) 
 		}()
 		return nil, fmt.Errorf("host path %s does not answer: %w", m.Source, ctx.Err())
 	}
+}
+
+func wrongMount(m spec.Mount, err error) error {
+	return &spec.InputError{Part: spec.InputMount, Name: m.Target, Value: m.Source, Err: err}
 }
 
 // dress gives a mount its attributes while nobody can see it yet.
@@ -157,7 +164,7 @@ func checkPropagation(m spec.Mount) error {
 	}
 	var st unix.Statx_t
 	if err := unix.Statx(unix.AT_FDCWD, m.Source, 0, unix.STATX_MNT_ID, &st); err != nil {
-		return fmt.Errorf("host path %s: %w", m.Source, err)
+		return wrongMount(m, err)
 	}
 	table, err := os.ReadFile("/proc/thread-self/mountinfo")
 	if err != nil {
@@ -176,7 +183,7 @@ func checkPropagation(m spec.Mount) error {
 				return nil
 			}
 		}
-		return fmt.Errorf("propagation %s: host path %s is on the mount %s, which is not shared", m.Propagation, m.Source, fields[4])
+		return wrongMount(m, fmt.Errorf("propagation %s: it is on the mount %s, which is not shared", m.Propagation, fields[4]))
 	}
 	return fmt.Errorf("propagation %s: the mount of host path %s was not found", m.Propagation, m.Source)
 }

@@ -74,6 +74,11 @@ func (e *Executor) killGroup(path string) error {
 
 // Remove ends what runs and takes away everything of the container.
 func (e *Executor) Remove(ctx context.Context, s spec.Container) error {
+	if s.Cgroup == "" { // the caller's record is damaged; there is our note
+		if note, err := e.noteOf(s.ID); err == nil {
+			s.Cgroup = note.Cgroup
+		}
+	}
 	if err := e.Kill(s.ID); err != nil {
 		e.log.Warn("cannot kill a container", "container", s.ID, "err", err)
 	}
@@ -82,11 +87,11 @@ func (e *Executor) Remove(ctx context.Context, s spec.Container) error {
 			return err
 		}
 	}
+	// Closed before the monitor forgets it, or its successor gets it.
+	e.container(s.ID).close()
 	if err := e.forget(ctx, s.ID); err != nil {
 		return err
 	}
-	c := e.container(s.ID)
-	c.close()
 	e.mu.Lock()
 	delete(e.containers, s.ID)
 	e.mu.Unlock()

@@ -2,6 +2,7 @@ package executor
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"time"
@@ -45,6 +46,11 @@ func (e *Executor) tryReplace(ctx context.Context) error {
 		if err := e.pin(ctx, id, s.files); err != nil {
 			return err
 		}
+		if !e.has(id) { // removed meanwhile
+			if err := e.unpin(ctx, id); err != nil {
+				return err
+			}
+		}
 	}
 	for _, c := range containers {
 		c.mu.Lock()
@@ -54,16 +60,20 @@ func (e *Executor) tryReplace(ctx context.Context) error {
 			return err
 		}
 	}
-	tasks, err := e.watch(ctx)
-	if err != nil {
-		return err
-	}
-	for _, t := range tasks {
+	// What we do not know by now was removed meanwhile, and is not to be
+	// learned again.
+	return e.watch(ctx, func(_ context.Context, t wire.Task) error {
 		if t.Ended { // after it was handed over and before anyone listened
 			e.exited(t)
 		}
-	}
-	return nil
+		return nil
+	})
+}
+
+func (e *Executor) has(sandbox string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.sandboxes[sandbox] != nil
 }
 
 // readopt hands a started container over, unless its exit is on record.
@@ -100,7 +110,7 @@ func (e *Executor) adopt(ctx context.Context, c *container) error {
 	opened["record"] = record
 	send = append(send, record)
 	if r.log != "" {
-		if log, err := openLog(r.log); err == nil {
+		if log, err := openLog(r.logRoot, r.log); err == nil {
 			opened["log"] = log
 			request.Task.Log = true
 			send = append(send, log)
@@ -118,5 +128,8 @@ func (e *Executor) adopt(ctx context.Context, c *container) error {
 		}
 	}
 	_, _, err = e.monitor.request(ctx, request, send)
+	if errors.Is(err, unix.EEXIST) {
+		return nil // it was started there already, or an earlier try came this far
+	}
 	return err
 }

@@ -51,14 +51,36 @@ func (e *Executor) CreateSandbox(ctx context.Context, s spec.Sandbox) error {
 		}
 		back.Add(func() error { return e.endInit(context.WithoutCancel(ctx), s.ID) })
 	}
+	// In the table before the monitor has it: what is there, a monitor that
+	// replaces this one is given too.
+	e.keep(s.ID, &sandbox{made})
+	back.Add(func() error { e.take(s.ID); return nil })
 	if err := e.pin(ctx, s.ID, made); err != nil {
 		return err
 	}
-	e.mu.Lock()
-	e.sandboxes[s.ID] = &sandbox{made}
-	e.mu.Unlock()
 	back.Keep()
 	return nil
+}
+
+// keep enters a sandbox in the table, unless another call was faster.
+func (e *Executor) keep(id string, s *sandbox) *sandbox {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if other := e.sandboxes[id]; other != nil {
+		s.close()
+		return other
+	}
+	e.sandboxes[id] = s
+	return s
+}
+
+// take removes a sandbox from the table; nil when there is none.
+func (e *Executor) take(id string) *sandbox {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s := e.sandboxes[id]
+	delete(e.sandboxes, id)
+	return s
 }
 
 func (e *Executor) pin(ctx context.Context, id string, made files) error {
@@ -135,7 +157,7 @@ func configure(s spec.Sandbox) error {
 	for key, value := range s.Sysctls {
 		name := filepath.Join("/proc/sys", path.Clean("/"+key))
 		if err := os.WriteFile(name, []byte(value), 0); err != nil {
-			return fmt.Errorf("sysctl %s=%q: %w", key, value, errors.Unwrap(err))
+			return &spec.InputError{Part: spec.InputSysctl, Name: key, Value: value, Err: errors.Unwrap(err)}
 		}
 	}
 	return nil
@@ -155,12 +177,32 @@ func (e *Executor) userNamespaces(s spec.Sandbox) (files, error) {
 		made.close()
 		return nil, err
 	}
-	err = inNamespaces(made, func() error { return configure(s) })
+	err = inNamespaces(made, func() error {
+		if err := configure(s); err != nil {
+			return err
+		}
+		return ownQueues(s)
+	})
 	if err != nil {
 		made.close()
 		return nil, err
 	}
 	return made, nil
+}
+
+// ownQueues gives /dev/mqueue to the root of the pod. Its file system came
+// with the IPC namespace, when nobody was mapped yet.
+func ownQueues(s spec.Sandbox) error {
+	if s.HostIPC {
+		return nil
+	}
+	tree, err := mount.New("mqueue", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
+	if err != nil {
+		return err
+	}
+	defer tree.Close()
+	root := int(s.IDs.Host)
+	return os.Chown(fmt.Sprintf("/proc/self/fd/%d", number(tree.File)), root, root)
 }
 
 // inNamespaces runs a function on a thread in these namespaces, which then
@@ -222,15 +264,7 @@ func (e *Executor) sandbox(ctx context.Context, id string) (*sandbox, error) {
 		}
 		return nil, err
 	}
-	s = &sandbox{got}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if other := e.sandboxes[id]; other != nil {
-		got.close()
-		return other, nil
-	}
-	e.sandboxes[id] = s
-	return s, nil
+	return e.keep(id, &sandbox{got}), nil
 }
 
 // SandboxNetNS returns a copy of the descriptor of the network namespace, and
@@ -258,17 +292,21 @@ func (e *Executor) RemoveSandbox(ctx context.Context, id string) error {
 	if err := e.endInit(ctx, id); err != nil {
 		return err
 	}
-	if _, _, err := e.monitor.request(ctx, &wire.Request{Verb: wire.Unpin, ID: id}, nil); err != nil {
-		return err
-	}
-	e.mu.Lock()
-	s := e.sandboxes[id]
-	delete(e.sandboxes, id)
-	e.mu.Unlock()
-	if s != nil {
+	s := e.take(id) // before the monitor lets it go, or its successor gets it
+	err := e.unpin(ctx, id)
+	switch {
+	case s == nil:
+	case err != nil:
+		e.keep(id, s)
+	default:
 		s.close()
 	}
-	return nil
+	return err
+}
+
+func (e *Executor) unpin(ctx context.Context, id string) error {
+	_, _, err := e.monitor.request(ctx, &wire.Request{Verb: wire.Unpin, ID: id}, nil)
+	return err
 }
 
 // cgroupResources translates what a spec asks for.

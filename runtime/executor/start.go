@@ -26,6 +26,7 @@ type running struct {
 	files   files // pidfd, stdin, stdout, stderr or terminal
 	cgroup  string
 	log     string
+	logRoot string
 	once    bool // StdinOnce
 	user    bool
 	tracer  bool // someone inside may trace a process that joins
@@ -97,7 +98,7 @@ func (e *Executor) start(ctx context.Context, c *container, attach bool) (spec.S
 	task.Rootfs, task.Attach = true, attach
 	// A first note before the start: a daemon that dies right after it must
 	// leave enough for the next one to know the task by.
-	first := noted{Cgroup: p.spec.Cgroup, Log: p.spec.LogPath, User: p.user, Tracer: canTrace(p.spec), Once: p.spec.StdinOnce}
+	first := noted{Cgroup: p.spec.Cgroup, Log: p.spec.LogPath, LogRoot: p.spec.LogRoot, User: p.user, Tracer: canTrace(p.spec), Once: p.spec.StdinOnce}
 	if err := e.writeNote(c.id, first); err != nil {
 		return spec.Started{}, nil, fmt.Errorf("note of the task: %w", err)
 	}
@@ -110,7 +111,7 @@ func (e *Executor) start(ctx context.Context, c *container, attach bool) (spec.S
 	}
 	back.Keep()
 	c.running = &running{
-		pid: int(answer.PID), started: answer.At, files: got, cgroup: p.spec.Cgroup, log: p.spec.LogPath,
+		pid: int(answer.PID), started: answer.At, files: got, cgroup: p.spec.Cgroup, log: p.spec.LogPath, logRoot: p.spec.LogRoot,
 		once: p.spec.StdinOnce, user: p.user, tracer: canTrace(p.spec),
 	}
 	e.note(c)
@@ -125,7 +126,31 @@ func (e *Executor) start(ctx context.Context, c *container, attach bool) (spec.S
 // canTrace tells whether a process inside may have CAP_SYS_PTRACE over one
 // that is just joining.
 func canTrace(s spec.Container) bool {
-	return s.Privileged || s.PID != spec.PIDContainer || s.Process.Capabilities.Bounding&(1<<unix.CAP_SYS_PTRACE) != 0
+	return s.PID != spec.PIDContainer || canTraceOthers(s)
+}
+
+// canTraceOthers tells whether it is the container itself that may.
+func canTraceOthers(s spec.Container) bool {
+	return s.Privileged || s.Process.Capabilities.Bounding&(1<<unix.CAP_SYS_PTRACE) != 0
+}
+
+// expectTracer remembers that somebody with CAP_SYS_PTRACE comes into a running
+// container's PID namespace: what joins it from now on must not share the
+// monitor's memory.
+func (e *Executor) expectTracer(id string) error {
+	c := e.container(id)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.running == nil {
+		return fmt.Errorf("container %s is not running: %w", id, ErrUnknown)
+	}
+	if !c.running.tracer {
+		changed := *c.running // others may be reading it
+		changed.tracer = true
+		c.running = &changed
+		e.note(c)
+	}
+	return nil
 }
 
 // spawn lets the monitor run a program with these descriptors.
@@ -186,7 +211,7 @@ func (e *Executor) taskFiles(p *prepared, io *streams) (wire.TaskSpec, []*os.Fil
 	}
 	if err == nil && p.spec.LogPath != "" {
 		task.Log = true
-		log, e1 := openLog(p.spec.LogPath)
+		log, e1 := openLog(p.spec.LogRoot, p.spec.LogPath)
 		err = add("log", log, e1)
 	}
 	if err != nil {
@@ -208,28 +233,14 @@ func (e *Executor) taskFiles(p *prepared, io *streams) (wire.TaskSpec, []*os.Fil
 	return task, list, opened.close, nil
 }
 
-// openLog opens a container's log for appending. The last part of the path
-// must not be a link: who can write to the folder would choose the file.
-func openLog(path string) (*os.File, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, fmt.Errorf("log folder: %w", err)
-	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NOCTTY|unix.O_NONBLOCK, 0o640)
-	if err != nil {
-		return nil, fmt.Errorf("log file: %w", err)
-	}
-	// A FIFO that nobody reads would stop us, or the monitor for all.
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		f.Close()
-		return nil, fmt.Errorf("log file %s: not a regular file", path)
-	}
-	return f, nil
-}
-
 // ReopenLog makes the monitor continue in a new file.
 func (e *Executor) ReopenLog(ctx context.Context, id, path string) error {
 	_, before := os.Lstat(path)
-	f, err := openLog(path)
+	root := ""
+	if r, err := e.running(id); err == nil {
+		root = r.logRoot
+	}
+	f, err := openLog(root, path)
 	if err != nil {
 		return err
 	}
@@ -252,6 +263,7 @@ type noted struct {
 	Started time.Time `json:"started"`
 	Cgroup  string    `json:"cgroup"`
 	Log     string    `json:"log,omitempty"`
+	LogRoot string    `json:"logRoot,omitempty"`
 	User    bool      `json:"user,omitempty"`
 	Tracer  bool      `json:"tracer,omitempty"`
 	Once    bool      `json:"stdinOnce,omitempty"`

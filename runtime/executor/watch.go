@@ -16,22 +16,22 @@ import (
 	"cri-mini/runtime/wire"
 )
 
-// watch learns all tasks from the monitor and then every later exit. When the
-// monitor dies a new one takes over what we hold.
-func (e *Executor) watch(ctx context.Context) ([]wire.Task, error) {
+// watch is told of all tasks of the monitor and then of every later exit. When
+// the monitor dies a new one takes over what we hold.
+func (e *Executor) watch(ctx context.Context, each func(context.Context, wire.Task) error) error {
 	conn, answer, _, err := e.monitor.bound(ctx, &wire.Request{Verb: wire.Watch}, nil)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for _, t := range answer.Tasks {
-		if err := e.learn(ctx, t); err != nil {
+		if err := each(ctx, t); err != nil {
 			unix.Close(conn)
-			return nil, err
+			return err
 		}
 	}
 	e.monitor.watching(conn)
 	go e.follow(conn)
-	return answer.Tasks, nil
+	return nil
 }
 
 // follow reads exits until the connection ends.
@@ -95,7 +95,7 @@ func (e *Executor) learn(ctx context.Context, t wire.Task) error {
 		got.close()
 		return nil
 	}
-	c.running = &running{pid: int(t.PID), started: t.Started, files: got, cgroup: n.Cgroup, log: n.Log, once: n.Once, user: n.User, tracer: n.Tracer}
+	c.running = &running{pid: int(t.PID), started: t.Started, files: got, cgroup: n.Cgroup, log: n.Log, logRoot: n.LogRoot, once: n.Once, user: n.User, tracer: n.Tracer}
 	return nil
 }
 
@@ -218,6 +218,6 @@ func (e *Executor) adoptOrphan(ctx context.Context, id string, n noted) error {
 	c := e.container(id)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.running = &running{pid: n.PID, started: n.Started, files: files{"pidfd": pidfd}, cgroup: n.Cgroup, log: n.Log, once: n.Once, user: n.User, tracer: n.Tracer}
+	c.running = &running{pid: n.PID, started: n.Started, files: files{"pidfd": pidfd}, cgroup: n.Cgroup, log: n.Log, logRoot: n.LogRoot, once: n.Once, user: n.User, tracer: n.Tracer}
 	return e.adopt(ctx, c)
 }

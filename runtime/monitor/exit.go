@@ -86,19 +86,23 @@ func codeOf(status unix.WaitStatus) int32 {
 	return int32(status.ExitStatus())
 }
 
+// orphansAtOnce bounds how long the loop stays with them.
+const orphansAtOnce = 4096
+
 // reapOrphans collects ended processes that came to us because their parent
 // ended first. Tasks are left to their pidfds.
 func (m *Monitor) reapOrphans() {
 	if m.spawners.running() > 0 {
 		return // their children are waited for by them
 	}
+	m.reaped = time.Now()
 	known := map[int]bool{}
 	for _, s := range m.sources {
 		if t, ok := s.(*task); ok {
 			known[int(t.PID)] = true
 		}
 	}
-	for range 64 {
+	for range orphansAtOnce {
 		pid := endedChild()
 		if pid <= 0 || known[pid] {
 			return

@@ -28,9 +28,11 @@ type Monitor struct {
 	pins     map[string]*pin
 	watchers map[*conn]bool
 	spawners *spawners
+	acceptor acceptor
 	hostProc int // the host's /proc, for the programs
 	quit     bool
-	buffer   []byte // for reads; no state between two events
+	reaped   time.Time // when orphans were last looked for
+	buffer   []byte    // for reads; no state between two events
 }
 
 // source is something with a descriptor in the epoll set.
@@ -64,10 +66,11 @@ func Run(listener int) error {
 // loop serves until Quit, and closes what it opened.
 func (m *Monitor) loop(listener int) error {
 	defer m.closeAll()
+	m.acceptor.fd = listener
 	if err := m.prepare(); err != nil {
 		return err
 	}
-	if err := m.watch(listener, &acceptor{listener}, unix.EPOLLIN); err != nil {
+	if err := m.watch(listener, &m.acceptor, unix.EPOLLIN); err != nil {
 		return err
 	}
 	events := make([]unix.EpollEvent, 64)
@@ -139,7 +142,7 @@ func (m *Monitor) rewatch(fd int, events uint32) {
 
 // nextCheck is the wait in ms until check has something to do; -1 for ever.
 func (m *Monitor) nextCheck() int {
-	if m.spawners.running() > 0 {
+	if m.spawners.running() > 0 || !m.acceptor.paused.IsZero() {
 		return 1000
 	}
 	for _, t := range m.tasks {
@@ -147,24 +150,45 @@ func (m *Monitor) nextCheck() int {
 			return 1000
 		}
 	}
-	return 60_000 // orphans
+	return int(orphanLimit / time.Millisecond)
 }
+
+// orphanLimit is how long an ended process that came to us may stay a zombie
+// when no task ends, which would collect it at once.
+const orphanLimit = time.Minute
 
 // check does what waits for a time rather than for a descriptor.
 func (m *Monitor) check(now time.Time) {
 	m.spawners.abandonOld(now)
+	m.acceptor.check(m, now)
+	if now.Sub(m.reaped) >= orphanLimit {
+		m.reapOrphans()
+	}
 	for _, t := range m.tasks {
 		t.check(m, now)
 	}
 }
 
 // acceptor takes connections from the daemon.
-type acceptor struct{ fd int }
+type acceptor struct {
+	fd     int
+	paused time.Time // zero while it accepts
+}
+
+func (a *acceptor) check(m *Monitor, now time.Time) {
+	if !a.paused.IsZero() && now.Sub(a.paused) >= time.Second {
+		a.paused = time.Time{}
+		m.rewatch(a.fd, unix.EPOLLIN)
+	}
+}
 
 func (a *acceptor) ready(m *Monitor, _ uint32) {
 	fd, _, err := unix.Accept4(a.fd, unix.SOCK_CLOEXEC)
 	if err != nil {
-		say("accept a connection: ", err.Error())
+		// Without descriptors it would fail again and again at once.
+		say("accept a connection: ", err.Error(), "; waiting a second")
+		m.rewatch(a.fd, 0)
+		a.paused = time.Now()
 		return
 	}
 	peer, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)

@@ -242,3 +242,33 @@ func TestNonsenseIsRefusedAndLeavesNothing(t *testing.T) {
 		}
 	}
 }
+
+// A container in the node's PID namespace leaves us what its processes leave
+// behind: pids of the node that nobody else gives back.
+func TestOrphansAreCollectedWithoutAnyTaskThatEnds(t *testing.T) {
+	m := &Monitor{sources: map[int]source{}, spawners: &spawners{}}
+	const orphans = 100
+	var pids []int
+	for range orphans {
+		p, err := os.StartProcess("/bin/true", []string{"true"}, &os.ProcAttr{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		pids = append(pids, p.Pid)
+		p.Release()
+	}
+	for _, pid := range pids {
+		if err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.reaped = time.Now()
+	m.check(m.reaped.Add(orphanLimit - 1))
+	if endedChild() == 0 {
+		t.Error("collected before the time was over: the test shows nothing")
+	}
+	m.check(m.reaped.Add(orphanLimit))
+	if pid := endedChild(); pid != 0 {
+		t.Errorf("%d is still a zombie", pid)
+	}
+}

@@ -125,7 +125,11 @@ func dup(fd int) int {
 // adopt watches a process that a monitor before us started. It is not our
 // child; its exit code comes from its pidfd.
 func (m *Monitor) adopt(r *wire.Request, files []int) error {
-	if r.Task.Files != 1 || len(files) < 1 || m.tasks[r.ID] != nil {
+	if m.tasks[r.ID] != nil {
+		wire.CloseAll(files)
+		return unix.EEXIST
+	}
+	if r.Task.Files != 1 || len(files) < 1 {
 		wire.CloseAll(files)
 		return unix.EBADMSG
 	}

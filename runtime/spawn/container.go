@@ -152,10 +152,12 @@ func (b *builder) becomeRoot() {
 	b.call("become root of the user namespace", unix.SYS_SETRESUID, Num(0), Num(0), Num(0))
 }
 
-// fork goes on in a new process, a child of the monitor as well.
+// fork goes on in a new process, a child of the monitor as well. The kernel
+// writes its pid down before it runs: the first process may be killed while it
+// waits for the second.
 func (b *builder) fork(namespaces int) {
-	b.call("fork", unix.SYS_CLONE, Num(unix.CLONE_PARENT|unix.CLONE_VM|unix.CLONE_VFORK|namespaces),
-		Num(0), Num(0), Num(0), Num(0)).Fork = true
+	b.call("fork", unix.SYS_CLONE, Num(unix.CLONE_PARENT|unix.CLONE_VM|unix.CLONE_VFORK|unix.CLONE_PARENT_SETTID|namespaces),
+		Num(0), forked(), Num(0), Num(0)).Fork = true
 }
 
 // DefaultTargets are the places of the default mounts in an image; the others

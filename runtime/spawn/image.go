@@ -34,6 +34,7 @@ type FileSlot struct {
 const (
 	word       = 8
 	headerSize = 4 * word
+	forkedAt   = 2 * word
 	countAt    = 3 * word
 	opSize     = 13 * word // OP_SIZE in the assembly
 )
@@ -177,6 +178,8 @@ func (l *linker) arg(at uint32, a Arg) error {
 		l.pointer(at, l.vector(a.list))
 	case filter:
 		l.pointer(at, l.filter(a.data))
+	case forkedPID:
+		l.pointer(at, forkedAt)
 	case fdMessage:
 		l.pointer(at, l.message(l.results[a.name]-cmsgHeader))
 	}

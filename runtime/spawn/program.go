@@ -65,6 +65,7 @@ const (
 	vector
 	filter
 	fdMessage
+	forkedPID
 )
 
 // Num is a plain number.
@@ -93,6 +94,9 @@ func Filter(insns []byte) Arg { return Arg{kind: filter, data: insns} }
 // FDMessage is the address of a struct msghdr that carries one descriptor,
 // the saved result of that name, as sendmsg(2) takes it.
 func FDMessage(name string) Arg { return Arg{kind: fdMessage, name: name} }
+
+// forked is the address at which Run looks for the second process.
+func forked() Arg { return Arg{kind: forkedPID} }
 
 // String lists the program, one operation a line: the form of golden files.
 func (p Program) String() string {
@@ -146,6 +150,8 @@ func (a Arg) String() string {
 		return fmt.Sprintf("{%x}", a.data)
 	case vector:
 		return fmt.Sprintf("%q", a.list)
+	case forkedPID:
+		return "&forked"
 	case filter:
 		return fmt.Sprintf("filter of %d", len(a.data)/8)
 	case fdMessage:

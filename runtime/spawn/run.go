@@ -104,7 +104,12 @@ func (s *Spawn) Run(im *Image, cgroup int) Result {
 		result.Failed, result.Errno = int(failed)-1, syscall.Errno(s.header(1))
 	}
 	if forked := int(s.header(2)); forked != 0 {
-		reap(pid) // the first process only made the second one
+		// The first process only made the second one. Had it been killed
+		// before the execve of that, the second could still run our list.
+		if !reap(pid).Exited() {
+			unix.Kill(forked, unix.SIGKILL)
+			unix.Waitid(unix.P_PID, forked, nil, unix.WEXITED|unix.WNOWAIT, nil)
+		}
 		result.PID = forked
 	}
 	if result.Failed >= 0 {
@@ -148,10 +153,10 @@ func sigprocmask(set, old *uint64) {
 }
 
 // reap collects an ended child of ours.
-func reap(pid int) {
+func reap(pid int) (status unix.WaitStatus) {
 	for {
-		if _, err := unix.Wait4(pid, nil, 0, nil); err != unix.EINTR {
-			return
+		if _, err := unix.Wait4(pid, &status, 0, nil); err != unix.EINTR {
+			return status
 		}
 	}
 }

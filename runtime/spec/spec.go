@@ -71,6 +71,9 @@ type Container struct {
 	Stdin     bool   // keep a pipe open for attach
 	StdinOnce bool   // close it when the first attach ends
 	LogPath   string // CRI log file on the host; empty means no log
+	// LogRoot is a folder above LogPath. Links are followed up to it and not
+	// below.
+	LogRoot string `json:",omitempty"`
 }
 
 // Rootfs is a stack of image layers with a writable one on top.

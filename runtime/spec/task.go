@@ -3,6 +3,7 @@ package spec
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"time"
 )
@@ -21,6 +22,29 @@ type MountedRoot interface {
 // ErrExecute is what the error of a start is when all went well but the
 // program itself could not be executed.
 var ErrExecute = errors.New("the program could not be executed")
+
+// InputError is a failure that the one who wrote the spec can mend.
+type InputError struct {
+	Part  InputPart
+	Name  string // target of the mount, field of the resources, key of the sysctl
+	Value string // host path, limit, value
+	Err   error
+}
+
+// InputPart is the part of a spec that is wrong.
+type InputPart string
+
+const (
+	InputMount    InputPart = "mount"
+	InputResource InputPart = "resource"
+	InputSysctl   InputPart = "sysctl"
+)
+
+func (e *InputError) Error() string {
+	return fmt.Sprintf("%s %s %q: %v", e.Part, e.Name, e.Value, e.Err)
+}
+
+func (e *InputError) Unwrap() error { return e.Err }
 
 // Started is what is known of a process just started.
 type Started struct {

@@ -33,9 +33,10 @@ func count(t *testing.T, nodes ...*daemon) census {
 	c.firewall(t)
 	for _, d := range nodes {
 		conversations := d.conversations()
-		for role, pid := range map[string]int{"daemon": d.pid(), "monitor": d.monitor()} {
+		monitor := d.monitor()
+		for role, pid := range map[string]int{"daemon": d.pid(), "monitor": monitor} {
 			c.mounts(role, strconv.Itoa(pid))
-			c.descriptors(role, pid)
+			c.descriptors(role, pid, monitor)
 			c["descriptor of "+role+" socket:[N]"] -= conversations
 		}
 		c.files(t, d.root())
@@ -197,13 +198,20 @@ func (c census) firewall(t *testing.T) {
 	}
 }
 
-// descriptors counts those of a process by what they lead to. A connection
-// that is kept for the next question to the registry is no leak.
-func (c census) descriptors(role string, pid int) {
+// descriptors counts those of a process by what they lead to. No leak are a
+// connection that is kept for the next question to the registry, and what a
+// daemon that is the parent of its monitor has to wait for it.
+func (c census) descriptors(role string, pid, monitor int) {
 	idle := toRegistry(pid)
 	links, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
 	for _, link := range links {
 		target, err := os.Readlink(link)
+		if target == "anon_inode:[pidfd]" {
+			info, _ := os.ReadFile(fmt.Sprintf("/proc/%d/fdinfo/%s", pid, filepath.Base(link)))
+			if strings.Contains(string(info), fmt.Sprintf("\nPid:\t%d\n", monitor)) {
+				continue
+			}
+		}
 		if err == nil && !idle[target] {
 			c["descriptor of "+role+" "+number.ReplaceAllString(target, "N")]++
 		}

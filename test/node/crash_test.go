@@ -38,7 +38,6 @@ func (c *container) flows() {
 
 func TestContainersDoNotNoticeTheDeathOfTheDaemon(t *testing.T) {
 	d := ready(t)
-	d.restart()
 	for _, o := range outputs {
 		t.Run(o.name, func(t *testing.T) {
 			d.enter(t)
@@ -75,7 +74,6 @@ func TestContainersDoNotNoticeTheDeathOfTheDaemon(t *testing.T) {
 
 func TestExitWhileTheDaemonIsDeadIsKnownAfterItsRestart(t *testing.T) {
 	d := ready(t)
-	d.restart()
 	check := d.unchanged()
 	p := d.runPod("exits")
 	const lines = 3000
@@ -117,7 +115,6 @@ func TestExitWhileTheDaemonIsDeadIsKnownAfterItsRestart(t *testing.T) {
 
 func TestContainersCreatedAndStoppedPodsOutliveTheDaemon(t *testing.T) {
 	d := ready(t)
-	d.restart()
 	check := d.unchanged()
 	running, stopped := d.runPod("running"), d.runPod("stopped")
 	created := running.create(containerConfig("created", "sh", "-c", "echo started late; exit 7"))

@@ -64,6 +64,13 @@ func start(t *testing.T, flags ...string) *daemon {
 	if err := registry(t).Mirror(d.certs(), "registry.test"); err != nil {
 		t.Fatal(err)
 	}
+	// One connection for all lives of the daemon, as the kubelet has it.
+	if d.conn, err = grpc.NewClient(d.endpoint(), grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1, MaxDelay: 10 * time.Millisecond}})); err != nil {
+		t.Fatal(err)
+	}
+	d.RuntimeServiceClient = criapi.NewRuntimeServiceClient(d.conn)
+	d.images = criapi.NewImageServiceClient(d.conn)
 	d.serve()
 	t.Cleanup(func() {
 		d.stopAll()
@@ -101,12 +108,6 @@ func (d *daemon) serve() {
 	}
 	d.ended = make(chan error, 1)
 	go func(process *exec.Cmd, ended chan error) { ended <- process.Wait() }(d.process, d.ended)
-	if d.conn, err = grpc.NewClient(d.endpoint(), grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1, MaxDelay: 10 * time.Millisecond}})); err != nil {
-		d.t.Fatal(err)
-	}
-	d.RuntimeServiceClient = criapi.NewRuntimeServiceClient(d.conn)
-	d.images = criapi.NewImageServiceClient(d.conn)
 	eventually(d.t, "the daemon answers", func() bool {
 		select {
 		case err := <-d.ended:
@@ -129,11 +130,9 @@ func (d *daemon) kill() {
 		d.t.Fatalf("kill the daemon: %v", err)
 	}
 	<-d.ended
-	d.conn.Close()
 }
 
-// restart is what nobody may notice. A daemon that was restarted is not the
-// parent of its monitor: what a test compares must have been counted after one.
+// restart is what nobody may notice.
 func (d *daemon) restart() {
 	d.t.Helper()
 	d.kill()

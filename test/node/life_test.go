@@ -182,7 +182,6 @@ func (c *container) liveExec(t *testing.T) {
 
 func TestInstancesLiveSideBySide(t *testing.T) {
 	a := ready(t)
-	a.restart()
 	check := a.unchanged()
 	twin := func(d *daemon, port int32) (*pod, *container) { // the same names on both
 		p := d.runPod("twin", func(c *criapi.PodSandboxConfig) {

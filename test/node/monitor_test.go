@@ -17,8 +17,6 @@ const (
 
 func TestContainersOutliveTheMonitor(t *testing.T) {
 	d := ready(t)
-	d.wholeLife("first")
-	d.killMonitor() // by the first one the daemon was made a parent
 	for _, o := range outputs {
 		t.Run(o.name, func(t *testing.T) {
 			d.enter(t)
@@ -66,8 +64,6 @@ func TestContainersOutliveTheMonitor(t *testing.T) {
 
 func TestExitWhileTheMonitorIsDeadIsKnown(t *testing.T) {
 	d := ready(t)
-	d.wholeLife("first")
-	d.killMonitor()
 	check := d.unchanged()
 	p := d.runPod("exits")
 	var all []*container
@@ -97,9 +93,6 @@ func TestExitWhileTheMonitorIsDeadIsKnown(t *testing.T) {
 // ran; what remains is to say so, and to leave nothing.
 func TestNodeComesBackFromTheDeathOfDaemonAndMonitor(t *testing.T) {
 	d := ready(t)
-	d.restart()
-	d.wholeLife("first")
-	d.killMonitor()
 	check := d.unchanged()
 	p := d.runPod("both")
 	silent, ended := p.run(containerConfig("silent", "sleep", "1000")), p.run(containerConfig("ended", "sh", "-c", "exit 44"))

@@ -102,9 +102,13 @@ func CloneFile(f *os.File) (*Tree, error) {
 
 // Open opens something below the tree. A link never leads out of it.
 func (t *Tree) Open(name string, flags uint64) (*os.File, error) {
-	fd, err := unix.Openat2(int(t.Fd()), name, &unix.OpenHow{
-		Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
-	})
+	how := unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
+	fd, err := unix.Openat2(int(t.Fd()), name, &how)
+	// Something was renamed or mounted, anywhere on the node, while a look-up
+	// went through "..": the kernel cannot tell whether it stayed inside.
+	for tries := 0; err == unix.EAGAIN && tries < 1000; tries++ {
+		fd, err = unix.Openat2(int(t.Fd()), name, &how)
+	}
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: name, Err: err}
 	}

@@ -1,0 +1,67 @@
+package executor
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// openLog opens a container's log for appending, and makes the folders to it.
+// Below root no link is followed: a pod that can write to some of the folders
+// must not choose where another one's log goes.
+func openLog(root, path string) (*os.File, error) {
+	f, err := openBelow(root, path)
+	if err != nil {
+		return nil, fmt.Errorf("log file %s: %w", path, err)
+	}
+	// A FIFO that nobody reads would stop us, or the monitor for all.
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		f.Close()
+		return nil, fmt.Errorf("log file %s: not a regular file", path)
+	}
+	return f, nil
+}
+
+func openBelow(root, path string) (*os.File, error) {
+	rest, below := strings.CutPrefix(path, strings.TrimSuffix(root, "/")+"/")
+	if root == "" || !below {
+		root, rest = filepath.Split(path)
+	}
+	if err := os.MkdirAll(root, 0o755); err != nil {
+		return nil, err
+	}
+	dir, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { unix.Close(dir) }()
+	parts := strings.Split(rest, "/")
+	for _, part := range parts[:len(parts)-1] {
+		if err := unix.Mkdirat(dir, part, 0o755); err != nil && err != unix.EEXIST {
+			return nil, err
+		}
+		next, err := openPlain(dir, part, unix.O_PATH|unix.O_DIRECTORY)
+		if err != nil {
+			return nil, err
+		}
+		unix.Close(dir)
+		dir = next
+	}
+	fd, err := openPlain(dir, parts[len(parts)-1], unix.O_WRONLY|unix.O_APPEND|unix.O_CREAT|unix.O_NOCTTY|unix.O_NONBLOCK)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// openPlain opens what is in a folder and no link.
+func openPlain(dir int, name string, flags uint64) (int, error) {
+	how := &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS}
+	if flags&unix.O_CREAT != 0 {
+		how.Mode = 0o640
+	}
+	return unix.Openat2(dir, name, how)
+}
