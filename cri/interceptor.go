@@ -2,6 +2,7 @@ package cri
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"path"
@@ -13,28 +14,47 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// intercept logs each call, never its content, for that can hold secrets, and
-// turns a panic into an error of this one call.
+// intercept watches calls of one answer.
 func intercept(log *slog.Logger) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, request any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (answer any, err error) {
-		call, start := path.Base(info.FullMethod), time.Now()
-		defer func() {
-			if p := recover(); p != nil {
-				log.Error("call panicked", "call", call, "panic", p, "stack", string(debug.Stack()))
-				err = status.Error(codes.Internal, fmt.Sprintf("%s panicked: %v", call, p))
-				return
-			}
-			report(ctx, log, call, time.Since(start), err)
-		}()
-		return next(ctx, request)
+		err = watch(ctx, log, info.FullMethod, func() (err error) {
+			answer, err = next(ctx, request)
+			return err
+		})
+		return answer, err
 	}
 }
 
+// interceptStream watches calls of many answers. Those that have no end of their
+// own end with stopping.
+func interceptStream(stopping context.Context, log *slog.Logger) grpc.StreamServerInterceptor {
+	return func(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+		stream, done := boundTo(stopping, stream)
+		defer done()
+		return watch(stream.Context(), log, info.FullMethod, func() error { return next(server, stream) })
+	}
+}
+
+// watch logs a call, never its content, for that can hold secrets, and turns a
+// panic into an error of this one call.
+func watch(ctx context.Context, log *slog.Logger, method string, work func() error) (err error) {
+	call, start := path.Base(method), time.Now()
+	defer func() {
+		if p := recover(); p != nil {
+			log.Error("call panicked", "call", call, "panic", p, "stack", string(debug.Stack()))
+			err = status.Error(codes.Internal, fmt.Sprintf("%s panicked: %v", call, p))
+			return
+		}
+		report(ctx, log, call, time.Since(start), err)
+	}()
+	return work()
+}
+
 func report(ctx context.Context, log *slog.Logger, call string, took time.Duration, err error) {
-	switch status.Code(err) {
-	case codes.OK:
+	switch code := status.Code(err); {
+	case code == codes.OK || errors.Is(err, errStopping):
 		log.DebugContext(ctx, "call", "call", call, "took", took)
-	case codes.NotFound, codes.Unimplemented, codes.Canceled: // what the kubelet asks on purpose
+	case code == codes.NotFound, code == codes.Unimplemented, code == codes.Canceled: // what the kubelet asks on purpose
 		log.DebugContext(ctx, "call refused", "call", call, "took", took, "err", err)
 	default:
 		log.WarnContext(ctx, "call failed", "call", call, "took", took, "err", err)

@@ -33,6 +33,17 @@ func (s *Server) RemovePodSandbox(ctx context.Context, r *criapi.RemovePodSandbo
 	return &criapi.RemovePodSandboxResponse{}, nil
 }
 
+func (s *Server) UpdatePodSandboxResources(_ context.Context, r *criapi.UpdatePodSandboxResourcesRequest) (*criapi.UpdatePodSandboxResourcesResponse, error) {
+	sandbox, err := s.Pods.Sandbox(r.PodSandboxId)
+	if err == nil {
+		err = sandbox.UpdateResources(r.Overhead, r.Resources)
+	}
+	if err != nil {
+		return nil, rpcError(err)
+	}
+	return &criapi.UpdatePodSandboxResourcesResponse{}, nil
+}
+
 func (s *Server) PodSandboxStatus(_ context.Context, r *criapi.PodSandboxStatusRequest) (*criapi.PodSandboxStatusResponse, error) {
 	sandbox, err := s.Pods.Sandbox(r.PodSandboxId)
 	if err != nil {

@@ -1,6 +1,7 @@
 package cri
 
 import (
+	"context"
 	"log/slog"
 	"net"
 	"time"
@@ -57,14 +58,17 @@ const stopPatience = 5 * time.Second
 
 // Serve answers on listener until stop is called, which may be done twice.
 func (s *Server) Serve(listener net.Listener, log *slog.Logger) (serve func() error, stop func()) {
+	stopping, endStreams := context.WithCancel(context.Background())
 	g := grpc.NewServer(
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxSendMsgSize(maxMessage),
 		grpc.UnaryInterceptor(intercept(log)),
+		grpc.StreamInterceptor(interceptStream(stopping, log)),
 	)
 	criapi.RegisterRuntimeServiceServer(g, s)
 	criapi.RegisterImageServiceServer(g, s)
 	return func() error { return g.Serve(listener) }, func() {
+		endStreams()
 		cut := time.AfterFunc(stopPatience, g.Stop)
 		defer cut.Stop()
 		g.GracefulStop()

@@ -127,6 +127,19 @@ func TestPodAndContainerLiveAndAreListed(t *testing.T) {
 	}
 }
 
+func TestResourcesOfAPodAreKeptAndShown(t *testing.T) {
+	w := newWorld(t)
+	pod := w.pod(t, "a", nil)
+	if _, err := w.UpdatePodSandboxResources(t.Context(), &criapi.UpdatePodSandboxResourcesRequest{PodSandboxId: pod,
+		Resources: &criapi.LinuxContainerResources{CpuQuota: 4242}}); err != nil {
+		t.Fatal(err)
+	}
+	p, err := w.PodSandboxStatus(t.Context(), &criapi.PodSandboxStatusRequest{PodSandboxId: pod, Verbose: true})
+	if err != nil || !strings.Contains(p.Info["info"], `"cpu_quota":4242`) {
+		t.Errorf("%v, %v; want the resources in it", p.GetInfo(), err)
+	}
+}
+
 func TestEndingWhatIsGoneSucceeds(t *testing.T) {
 	w := newWorld(t)
 	for name, call := range map[string]func() error{
@@ -171,6 +184,10 @@ func TestErrorsHaveTheirCodesAndNameFieldAndValue(t *testing.T) {
 	}{
 		{"status of no pod", func() error {
 			_, err := w.PodSandboxStatus(t.Context(), &criapi.PodSandboxStatusRequest{PodSandboxId: "nope"})
+			return err
+		}, codes.NotFound, `"nope"`},
+		{"resources of no pod", func() error {
+			_, err := w.UpdatePodSandboxResources(t.Context(), &criapi.UpdatePodSandboxResourcesRequest{PodSandboxId: "nope"})
 			return err
 		}, codes.NotFound, `"nope"`},
 		{"status of no container", func() error {

@@ -33,6 +33,7 @@ type world struct {
 	criapi.ImageServiceClient
 	server *Server
 	kernel *kernel
+	stop   func() // of the server; may be called twice
 }
 
 // kernel is the made-up part: executor and network.
@@ -80,6 +81,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	serve, stop := w.server.Serve(listener, log)
+	w.stop = stop
 	served := make(chan error, 1)
 	go func() { served <- serve() }()
 	conn, err := grpc.NewClient("unix://"+path, grpc.WithTransportCredentials(insecure.NewCredentials()))

@@ -46,9 +46,13 @@ type Container struct {
 	started   Started // zero when it never ran
 	ended     *end    // nil until it ended or could not start
 	gone      bool    // its folder is on the way out
+	starting  bool    // the executor was asked and has not answered
+	removed   bool    // it is in no table any more
 
 	exited chan struct{} // closed when ended is set
 	stops  int           // calls of Stop that wait for the end
+
+	told step // of its life, to subscribers; guarded by events.mu
 }
 
 // state follows from what is known; it is stored nowhere.
@@ -115,6 +119,7 @@ func (c *Container) finish(e end) {
 	close(c.exited)
 	c.mu.Unlock()
 	c.write("exit.json", e)
+	c.tell()
 }
 
 // write adds a fact to the container's folder, unless that is on the way out.
@@ -198,6 +203,7 @@ func (c *Container) removeNow(ctx context.Context, op *operation) error {
 		return err
 	}
 	c.forget()
+	c.tell()
 	return nil
 }
 
@@ -225,6 +231,9 @@ func (c *Container) forget() {
 	c.Sandbox.mu.Lock()
 	defer c.Sandbox.mu.Unlock()
 	delete(c.Sandbox.containers, c.ID)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.removed = true
 }
 
 // discardContainer takes away all there is of a container. The folder goes

@@ -108,6 +108,7 @@ func (b *birth) run(ctx context.Context) error {
 		return err
 	}
 	back.Keep()
+	c.tell()
 	return nil
 }
 

@@ -94,16 +94,24 @@ func (c *Container) startNow(ctx context.Context, op *operation, start func(cont
 	op.at("start")
 	// Once asked for, a start cannot be taken back: a caller who leaves must
 	// not leave it in doubt.
+	c.mu.Lock()
+	c.starting = true
+	c.mu.Unlock()
 	started, err := start(context.WithoutCancel(ctx), c.ID)
+	c.mu.Lock()
+	c.starting = false
+	if err == nil {
+		c.started = started
+	}
+	c.mu.Unlock()
 	if err != nil {
 		// The answer may have been lost on the way, and the program run.
 		c.finish(couldNotStart(err))
+		c.tell() // an end that was known before
 		return errors.Join(err, c.Sandbox.pods.opt.Executor.Kill(c.ID))
 	}
-	c.mu.Lock()
-	c.started = started
-	c.mu.Unlock()
 	c.write("start.json", started)
+	c.tell()
 	return nil
 }
 

@@ -18,8 +18,8 @@ import (
 
 // Pods is the table of all pods and containers. It is safe for concurrent use.
 //
-// Order of locks: Container.turn, then Container.files, then Pods.mu, then
-// Sandbox.mu, then Container.mu. The last three are held for a few
+// Order of locks: Container.turn, then the files of a Container or Sandbox, then
+// events.mu, then Pods.mu, then Sandbox.mu, then Container.mu. The last three are held for a few
 // instructions and never across a call of the executor, the network or the
 // disk (a rename excepted); the first two are held across those, and no reader
 // ever takes one.
@@ -28,7 +28,8 @@ type Pods struct {
 	log   *slog.Logger
 	known plan.Facts
 
-	ops operations
+	ops    operations
+	events events
 	// collected is closed when the network has let go what earlier daemons
 	// left: an address must not be collected after a new pod got it.
 	collected chan struct{}

@@ -24,6 +24,7 @@ import (
 //
 //	pods/<id>/pod.json                         what was asked for
 //	pods/<id>/etc/                             hosts, hostname, resolv.conf
+//	pods/<id>/resources.json                   overhead and resources after an update
 //	pods/<id>/stopping, then stopped           it will never be ready again; nothing is left to stop
 //	pods/<id>/containers/<id>/container.json   what was asked for, and made of it
 //	                          start.json       it was started

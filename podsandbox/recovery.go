@@ -127,7 +127,7 @@ func (p *Pods) loadSandbox(dir folder) (*Sandbox, error) {
 	if err := atomicfile.Sweep(dir.path()); err != nil {
 		return nil, err
 	}
-	return s, s.loadContainers()
+	return s, errors.Join(s.loadResources(), s.loadContainers())
 }
 
 // unnamed is a pod of which there is no record any more or not yet.

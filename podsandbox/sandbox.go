@@ -1,6 +1,7 @@
 package podsandbox
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,11 +28,19 @@ type Sandbox struct {
 	created time.Time
 	dir     folder // moved only by run and remove
 
+	// files is held while resources.json is written or a complete pod's folder
+	// moved. No record may appear in a folder that is being deleted.
+	files sync.Mutex
+
 	mu         sync.Mutex
-	containers map[string]*Container // complete ones
+	updated    *criapi.PodSandboxConfig // config with later resources; nil without
+	containers map[string]*Container    // complete ones
 	ips        []netip.Addr
 	stopping   bool // it will never be ready again
 	stopped    bool // nothing is left to stop
+	removed    bool // it is in no table any more
+
+	told step // of its life, to subscribers; guarded by events.mu
 }
 
 // Status tells how the pod is.
@@ -40,7 +49,7 @@ func (s *Sandbox) Status() SandboxStatus {
 	defer s.mu.Unlock()
 	return SandboxStatus{
 		ID:      s.ID,
-		Config:  s.config,
+		Config:  cmp.Or(s.updated, s.config),
 		Handler: s.handler,
 		Created: s.created,
 		Ready:   !s.stopping,

@@ -85,6 +85,7 @@ func (s *Sandbox) run(ctx context.Context, op *operation) error {
 	}
 	p.add(s)
 	back.Keep()
+	s.tell()
 	return nil
 }
 

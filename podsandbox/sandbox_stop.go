@@ -65,6 +65,7 @@ func (s *Sandbox) stopNow(ctx context.Context, op *operation) error {
 	s.stopped = true
 	s.ips = nil
 	s.mu.Unlock()
+	s.tell()
 	return nil
 }
 
@@ -98,18 +99,35 @@ func (s *Sandbox) remove(ctx context.Context, op *operation) error {
 	if err := removals.Wait(); err != nil {
 		return err
 	}
-	if s.dir.mark != removing {
-		if err := s.dir.move(removing); err != nil {
-			return err
-		}
+	if err := s.leave(); err != nil {
+		return err
 	}
 	if err := os.RemoveAll(s.dir.path()); err != nil {
 		return err
 	}
+	s.forget()
+	s.tell()
+	return nil
+}
+
+// forget takes the pod out of the tables, which frees its name.
+func (s *Sandbox) forget() {
 	p := s.pods
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.sandboxes, s.ID)
 	delete(p.names, nameOf(s.config.Metadata))
-	return nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.removed = true
+}
+
+// leave marks the folder as one to be taken away. It may be called again.
+func (s *Sandbox) leave() error {
+	s.files.Lock()
+	defer s.files.Unlock()
+	if s.dir.mark == removing {
+		return nil
+	}
+	return s.dir.move(removing)
 }

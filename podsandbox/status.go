@@ -12,7 +12,7 @@ import (
 // SandboxStatus is a pod at one moment. What it points to is shared: read only.
 type SandboxStatus struct {
 	ID      string
-	Config  *criapi.PodSandboxConfig // as asked for
+	Config  *criapi.PodSandboxConfig // as asked for, with the resources of the last update
 	Handler string
 	Created time.Time
 	Ready   bool
