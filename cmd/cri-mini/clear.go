@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -49,6 +50,20 @@ func (d *daemon) clear(ctx context.Context) error {
 	}
 	d.cleared = true
 	return nil
+}
+
+// clearAtLast is clear for a daemon that nobody will ask again. What is in its
+// way may go by itself: the session of the client that died removes its pod
+// at the same time.
+func (d *daemon) clearAtLast() (err error) {
+	for range 10 {
+		if err = d.clear(context.Background()); err == nil {
+			return nil
+		}
+		d.log.Warn("cannot clear up, trying again", "err", err)
+		time.Sleep(500 * time.Millisecond)
+	}
+	return err
 }
 
 func (d *daemon) removePods(ctx context.Context) error {

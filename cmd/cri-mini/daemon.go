@@ -220,12 +220,12 @@ func (d *daemon) waitForEnd(ctx context.Context) error {
 	case <-d.wish:
 		d.log.Info("asked to end")
 	case <-stdin:
-		return d.clear(context.Background())
+		return d.clearAtLast()
 	case err := <-d.failures:
 		return err
 	}
 	if d.private != "" && !d.cleared {
-		return d.clear(context.Background())
+		return d.clearAtLast()
 	}
 	return nil
 }
