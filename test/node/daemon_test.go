@@ -108,7 +108,7 @@ func (d *daemon) serve() {
 	}
 	d.ended = make(chan error, 1)
 	go func(process *exec.Cmd, ended chan error) { ended <- process.Wait() }(d.process, d.ended)
-	eventually(d.t, "the daemon answers", func() bool {
+	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		select {
 		case err := <-d.ended:
 			d.ended <- err
@@ -117,10 +117,17 @@ func (d *daemon) serve() {
 		default:
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
 		_, err := d.Version(ctx, &criapi.VersionRequest{})
-		return err == nil
-	})
+		cancel()
+		if err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			d.process.Process.Signal(syscall.SIGQUIT) // has it say what it is doing
+			<-d.ended
+			d.t.Fatalf("the daemon does not answer within %s: %v\n%s", patience, err, readFile(d.t, d.log()))
+		}
+	}
 }
 
 // kill ends the daemon as the kernel would for lack of memory.

@@ -118,6 +118,7 @@ func TestUnknownIdsAreNotFoundExceptWhereGoneMeansDone(t *testing.T) {
 
 func TestDaemonRefusesBadConfigurationAndLeavesNothing(t *testing.T) {
 	d := ready(t)
+	eventually(t, "the image is on disk", d.synced)
 	dir := t.TempDir()
 	write := func(name, text string) string {
 		path := filepath.Join(dir, name)
