@@ -9,7 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openLog opens a container's log for appending, and makes the folders to it.
+// openLog opens a container's log for appending, and for a look at its end, and
+// makes the folders to it.
 // Below root no link is followed: a pod that can write to some of the folders
 // must not choose where another one's log goes.
 func openLog(root, path string) (*os.File, error) {
@@ -50,7 +51,7 @@ func openBelow(root, path string) (*os.File, error) {
 		unix.Close(dir)
 		dir = next
 	}
-	fd, err := openPlain(dir, parts[len(parts)-1], unix.O_WRONLY|unix.O_APPEND|unix.O_CREAT|unix.O_NOCTTY|unix.O_NONBLOCK)
+	fd, err := openPlain(dir, parts[len(parts)-1], unix.O_RDWR|unix.O_APPEND|unix.O_CREAT|unix.O_NOCTTY|unix.O_NONBLOCK)
 	if err != nil {
 		return nil, err
 	}

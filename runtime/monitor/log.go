@@ -109,6 +109,24 @@ func (l *log) write(b []byte) error {
 	return nil
 }
 
+// mend cuts off the beginning of a record, which is what a monitor that was
+// killed while it wrote has left. The next record would continue it.
+func (l *log) mend() {
+	size, err := unix.Seek(l.fd, 0, unix.SEEK_END)
+	if err != nil {
+		return
+	}
+	tail := make([]byte, min(size, 2*maxLine)) // a record is shorter
+	n, err := unix.Pread(l.fd, tail, size-int64(len(tail)))
+	if err != nil {
+		return
+	}
+	end := bytes.LastIndexByte(tail[:n], '\n') + 1
+	if end < n && (end > 0 || n == int(size)) {
+		unix.Ftruncate(l.fd, size-int64(n-end))
+	}
+}
+
 // reopen goes on in another file.
 func (l *log) reopen(fd int) {
 	l.close()

@@ -141,3 +141,34 @@ func TestFullDiskIsMarkedAndDoesNotStopTheLog(t *testing.T) {
 		t.Errorf("log holds %q", content)
 	}
 }
+
+// A monitor can be killed in the middle of a write.
+func TestTornRecordIsCutOffBeforeTheNext(t *testing.T) {
+	const whole = "2026-11-24T08:30:00Z stdout F whole\n"
+	long := strings.Repeat("2026-11-24T08:30:00Z stdout F "+strings.Repeat("x", maxLine)+"\n", 3)
+	for name, c := range map[string]struct{ before, want string }{
+		"nothing":              {"", ""},
+		"whole records":        {whole + whole, whole + whole},
+		"part of a record":     {whole + "2026-11-24T08:3", whole},
+		"part of the first":    {"2026-11-24T08:3", ""},
+		"part of a long one":   {long + long[:maxLine], long},
+		"no log of ours":       {strings.Repeat("z", 3*maxLine), strings.Repeat("z", 3*maxLine)},
+		"all but its last one": {whole + strings.TrimSuffix(whole, "\n"), whole},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "log")
+			if err := os.WriteFile(path, []byte(c.before), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			openTestLog(t, path, unix.O_RDWR|unix.O_APPEND).mend()
+			got, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if string(got) != c.want {
+				t.Errorf("%d bytes became %d (%.60q), want %d", len(c.before), len(got), got, len(c.want))
+			}
+		})
+	}
+	newLog(-1).mend() // a container without log
+}

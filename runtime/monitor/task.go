@@ -140,6 +140,7 @@ func (m *Monitor) adopt(r *wire.Request, files []int) error {
 		return err
 	}
 	t.PID, t.Started, t.pidfd, t.adopted = r.PID, r.At, files[0], true
+	t.log.mend()
 	if terminal {
 		t.terminal, t.socket = t.socket, -1
 		t.streams = append(t.streams, newStream(t, "stdout", dup(t.terminal)))
