@@ -1,10 +1,12 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -63,9 +65,12 @@ func outsideMain() (int, error) {
 	}
 	defer group.remove()
 
+	// Told to end, the tests end and what they used is still taken away.
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	defer stop()
 	// The kernel sends Pdeathsig when the starting thread ends.
 	runtime.LockOSThread()
-	cmd := again(first)
+	cmd := again(ctx, first)
 	cmd.Env = append(cmd.Env, programs+"="+dir, "TMPDIR="+dir)
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
@@ -93,8 +98,8 @@ func build(dir string) error {
 }
 
 // again executes this program as another stage with the same arguments.
-func again(as string) *exec.Cmd {
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+func again(ctx context.Context, as string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", os.Args[1:]...)
 	cmd.Args[0] = os.Args[0]
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, stage+"=") })
 	cmd.Env = append(cmd.Env, stage+"="+as)
@@ -128,7 +133,7 @@ func firstMain() (int, error) {
 	if err := raiseLoopback(); err != nil {
 		return 1, fmt.Errorf("raise lo: %w", err)
 	}
-	cmd := again(inside)
+	cmd := again(context.Background(), inside)
 	if err := cmd.Start(); err != nil {
 		return 1, err
 	}
