@@ -157,7 +157,7 @@ func (n *Network) owe(e *entry, cause error) error {
 	if rec.Failures < patience {
 		return cause
 	}
-	n.log.Warn("give up for now on disconnecting a pod; it will be collected", "pod", e.ID, "err", cause)
+	n.log.Warn("a pod cannot be disconnected; Collect tries again", "pod", e.ID, "err", cause)
 	return nil
 }
 

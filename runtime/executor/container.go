@@ -124,11 +124,7 @@ func (e *Executor) prepare(ctx context.Context, c *container, s spec.Container) 
 	if err != nil {
 		return err
 	}
-	ids, err := mapping(s)
-	if err != nil {
-		return err
-	}
-	dev, err := devFolder(devices, s.Process.Terminal, ids)
+	dev, err := devFolder(devices, s.Process.Terminal, s.Rootfs.IDs)
 	if err != nil {
 		return err
 	}
@@ -168,8 +164,6 @@ func places(root *mount.Tree, s spec.Container) (map[string]string, error) {
 	}
 	return found, nil
 }
-
-func mapping(s spec.Container) (*spec.IDMapping, error) { return s.Rootfs.IDs, nil }
 
 // joined copies the descriptors of the sandbox that the program needs.
 func (p *prepared) joined(sb *sandbox) error {
