@@ -43,6 +43,7 @@ var ours = []struct{ who, may string }{
 	{"runtime/cgroup", "internal/..."},
 	{"runtime/executor", "runtime/... internal/..."},
 
+	{"internal/testregistry", "internal/testtool"},
 	{"internal/...", "internal/atomicfile internal/undo internal/socket"},
 	{"hack/...", "internal/..."},
 	{"test/...", "internal/..."},
@@ -61,7 +62,7 @@ var only = []struct{ what, who string }{
 	{"net/http", "image/registry cri/stream internal/admin internal/testregistry cmd/cri-mini"},
 	// What starts a process: CNI plugins are programs, and our own binary is
 	// executed again as the monitor.
-	{"os/exec", "podsandbox/network/internal/cni runtime/executor cmd/cri-mini internal/testtool hack/..."},
+	{"os/exec", "podsandbox/network/internal/cni runtime/executor cmd/cri-mini internal/testtool internal/enclosure hack/..."},
 }
 
 // light are the packages from outside that the program of the monitor may

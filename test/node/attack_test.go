@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/status"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"cri-mini/internal/enclosure"
 	"cri-mini/internal/testregistry"
 )
 
@@ -73,7 +74,7 @@ func TestProgramCannotBeOverwrittenFromInside(t *testing.T) {
 		c.Linux.SecurityContext.NamespaceOptions.Pid = criapi.NamespaceMode_POD
 	}).remove()
 	check := d.unchanged()
-	sum := checksum(t, program("cri-mini"))
+	sum := checksum(t, enclosure.Program("cri-mini"))
 	for _, privileged := range []bool{false, true} {
 		t.Run(fmt.Sprintf("privileged %v", privileged), func(t *testing.T) {
 			d.enter(t)
@@ -105,7 +106,7 @@ func TestProgramCannotBeOverwrittenFromInside(t *testing.T) {
 			p.remove()
 		})
 	}
-	if checksum(t, program("cri-mini")) != sum {
+	if checksum(t, enclosure.Program("cri-mini")) != sum {
 		t.Fatal("the program was overwritten")
 	}
 	check()

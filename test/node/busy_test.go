@@ -25,7 +25,7 @@ func TestRenamesElsewhereDoNotDisturbImagesWithRelativeLinks(t *testing.T) {
 	}
 	image := d.push("relative", ocispec.ImageConfig{WorkingDir: "/opt/work"},
 		testregistry.File{Name: "srv/"}, testregistry.File{Name: "srv/data/"}, testregistry.File{Name: "run/"}, testregistry.File{Name: "opt/"},
-		testregistry.File{Name: "run/hosts", Data: "x"}, testregistry.File{Name: "run/accounts", Data: accounts},
+		testregistry.File{Name: "run/hosts", Data: "x"}, testregistry.File{Name: "run/accounts", Data: testregistry.Accounts},
 		link("etc/hosts", "../run/hosts"), link("etc/passwd", "../run/accounts"), link("etc/resolv.conf", "../run/../run/later/resolv.conf"),
 		link("opt/work", "../srv/../srv/data"))
 	p := d.runPod("p")

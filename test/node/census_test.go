@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/google/nftables"
+
+	"cri-mini/internal/enclosure"
 )
 
 // census is how many there are of each thing: mounts, namespaces, cgroups,
@@ -151,7 +153,7 @@ func (c census) processes() {
 }
 
 func (c census) groups() {
-	_ = filepath.WalkDir(cgroupRoot, func(path string, e fs.DirEntry, err error) error {
+	_ = filepath.WalkDir(enclosure.CgroupRoot, func(path string, e fs.DirEntry, err error) error {
 		if err == nil && e.IsDir() {
 			c["cgroup "+path]++
 		}

@@ -17,6 +17,8 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"cri-mini/internal/enclosure"
 )
 
 // patience is how long anything may take that takes milliseconds on a machine
@@ -36,8 +38,6 @@ type daemon struct {
 	criapi.RuntimeServiceClient
 	images criapi.ImageServiceClient
 }
-
-func program(name string) string { return filepath.Join(os.Getenv(programs), name) }
 
 func (d *daemon) root() string      { return filepath.Join(d.dir, "root") }
 func (d *daemon) certs() string     { return filepath.Join(d.dir, "certs.d") }
@@ -86,7 +86,7 @@ func start(t *testing.T, flags ...string) *daemon {
 }
 
 func (d *daemon) command() *exec.Cmd {
-	return exec.Command(program("cri-mini"), append([]string{
+	return exec.Command(enclosure.Program("cri-mini"), append([]string{
 		"serve", "--root", d.root(), "--state", filepath.Join(d.state, "state"), "--listen", d.endpoint(),
 		"--registry-config-dir", d.certs(), "--cni-conf-dir", d.conflists(), "--cni-bin-dir", filepath.Join(d.dir, "cni-bin"),
 		"--config", "/dev/null", "--cgroup-driver", "cgroupfs", "--log-level", "debug",
@@ -206,7 +206,7 @@ func (d *daemon) stopAll() {
 
 // run is the command line.
 func (d *daemon) run(args ...string) (string, error) {
-	out, err := exec.Command(program("cri-mini"), append([]string{"--config", "/dev/null", "--listen", d.endpoint()}, args...)...).CombinedOutput()
+	out, err := exec.Command(enclosure.Program("cri-mini"), append([]string{"--config", "/dev/null", "--listen", d.endpoint()}, args...)...).CombinedOutput()
 	return string(out), err
 }
 

@@ -1,16 +1,14 @@
 package node
 
 import (
-	"archive/tar"
-	"debug/elf"
 	"os"
-	"strings"
 	"sync"
 	"testing"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"cri-mini/internal/enclosure"
 	"cri-mini/internal/testregistry"
 	"cri-mini/internal/testtool"
 )
@@ -54,46 +52,17 @@ func isRegistry(port int) bool {
 	return registries.ports[port]
 }
 
-// applets are the commands of busybox that the images have.
-const applets = "sh cat sleep echo ls id ps head nc wget httpd true false mkdir ln mv rm touch stat stty printf test seq mount kill readlink env tr wc"
-
-const accounts = "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home:/bin/sh\n"
-
+// baseLayer has a shell and the actor.
 var baseLayer = sync.OnceValues(func() (testregistry.Layer, error) {
-	var layer testregistry.Layer
-	path, err := testtool.Find("busybox", "busybox-static")
+	layer, err := testregistry.Busybox()
 	if err != nil {
 		return layer, err
 	}
-	binary, err := elf.Open(path)
+	actor, err := os.ReadFile(enclosure.Program("actor"))
 	if err != nil {
 		return layer, err
 	}
-	defer binary.Close()
-	for _, p := range binary.Progs {
-		if p.Type == elf.PT_INTERP { // it needs libraries that the image has not
-			return layer, &testtool.Missing{Tool: "static busybox", Package: "busybox-static"}
-		}
-	}
-	shell, err := os.ReadFile(path)
-	if err != nil {
-		return layer, err
-	}
-	actor, err := os.ReadFile(program("actor"))
-	if err != nil {
-		return layer, err
-	}
-	layer.Files = []testregistry.File{
-		{Name: "bin/"}, {Name: "etc/"}, {Name: "home/"}, {Name: "tmp/", Mode: 0o1777},
-		{Name: "etc/passwd", Data: accounts},
-		{Name: "etc/group", Data: "root:x:0:\nuser:x:1000:\n"},
-		{Name: "etc/motd", Data: "hello"},
-		testregistry.Program("bin/busybox", shell),
-		testregistry.Program("bin/actor", actor),
-	}
-	for applet := range strings.FieldsSeq(applets) {
-		layer.Files = append(layer.Files, testregistry.File{Name: "bin/" + applet, Type: tar.TypeLink, Link: "bin/busybox"})
-	}
+	layer.Files = append(layer.Files, testregistry.Program("bin/actor", actor))
 	return layer, nil
 })
 

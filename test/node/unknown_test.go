@@ -11,6 +11,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"cri-mini/internal/enclosure"
 )
 
 func TestUnknownIdsAreNotFoundExceptWhereGoneMeansDone(t *testing.T) {
@@ -151,7 +153,7 @@ func TestDaemonRefusesBadConfigurationAndLeavesNothing(t *testing.T) {
 			before := count(t, d)
 			ctx, cancel := context.WithTimeout(context.Background(), patience)
 			defer cancel()
-			out, err := exec.CommandContext(ctx, program("cri-mini"), c.args...).CombinedOutput()
+			out, err := exec.CommandContext(ctx, enclosure.Program("cri-mini"), c.args...).CombinedOutput()
 			exit, ok := err.(*exec.ExitError)
 			if !ok || exit.ExitCode() != 1 {
 				t.Errorf("%q: %v, want exit code 1\n%s", c.args, err, out)

@@ -1,4 +1,10 @@
-package node
+// Package enclosure runs the tests of a package in namespaces of their own, so
+// that what they make is seen by nobody else and a count of what is left sees
+// nothing else.
+//
+// An enclosure has its own PID 1, mounts, network with a loopback, and a part of
+// the cgroup v2 tree. When the tests end the kernel ends whatever runs in it.
+package enclosure
 
 import (
 	"context"
@@ -22,19 +28,24 @@ import (
 // reaps, inside runs the tests. When inside ends, the kernel ends whatever else
 // runs there.
 const (
-	stage  = "NODE_TEST_STAGE"
+	stage  = "ENCLOSURE_STAGE"
 	first  = "first"
 	inside = "inside"
 
 	// programs is the folder of what outside has built.
-	programs = "NODE_TEST_PROGRAMS"
+	programs = "ENCLOSURE_PROGRAMS"
 )
 
-func TestMain(m *testing.M) {
+// CgroupRoot is where the enclosure's own part of cgroup v2 is mounted.
+const CgroupRoot = "/sys/fs/cgroup"
+
+// Main is for TestMain: it builds packages of this module, named from its top,
+// makes the enclosure, runs the tests in it and ends the process.
+func Main(m *testing.M, packages ...string) {
 	code, err := 1, error(nil)
 	switch os.Getenv(stage) {
 	case "":
-		code, err = outsideMain()
+		code, err = outsideMain(packages)
 	case first:
 		code, err = firstMain()
 	case inside:
@@ -47,16 +58,19 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-func outsideMain() (int, error) {
+// Program is the path of a program that Main has built.
+func Program(name string) string { return filepath.Join(os.Getenv(programs), name) }
+
+func outsideMain(packages []string) (int, error) {
 	if os.Geteuid() != 0 {
 		return 1, errors.New("containers need root")
 	}
-	dir, err := os.MkdirTemp("", "node-test-")
+	dir, err := os.MkdirTemp("", "enclosure-")
 	if err != nil {
 		return 1, err
 	}
 	defer os.RemoveAll(dir)
-	if err := build(dir); err != nil {
+	if err := build(dir, packages); err != nil {
 		return 1, err
 	}
 	group, err := newGroup()
@@ -84,11 +98,11 @@ func outsideMain() (int, error) {
 	return exitCode(cmd.Run())
 }
 
-// build makes the product and what runs in its containers, both static.
-func build(dir string) error {
-	for _, target := range []string{"./cmd/cri-mini", "./test/node/actor"} {
+// build makes static programs: some run in containers.
+func build(dir string, packages []string) error {
+	for _, target := range packages {
 		cmd := exec.Command("go", "build", "-o", dir, target)
-		cmd.Dir = "../.."
+		cmd.Dir = "../.." // of test/NAME, where go test runs the tests
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("build %s: %w\n%s", target, err, out)
@@ -123,7 +137,7 @@ func firstMain() (int, error) {
 		return 1, err
 	}
 	// A group that has processes cannot have controllers for its children.
-	leaf := filepath.Join(cgroupRoot, "tests")
+	leaf := filepath.Join(CgroupRoot, "tests")
 	if err := os.Mkdir(leaf, 0o755); err != nil {
 		return 1, err
 	}
@@ -165,7 +179,7 @@ func mountOwn() error {
 		}
 	}
 	const flags = unix.MS_NOSUID | unix.MS_NODEV
-	for _, m := range []struct{ kind, path string }{{"proc", "/proc"}, {"sysfs", "/sys"}, {"cgroup2", cgroupRoot}, {"tmpfs", "/run"}} {
+	for _, m := range []struct{ kind, path string }{{"proc", "/proc"}, {"sysfs", "/sys"}, {"cgroup2", CgroupRoot}, {"tmpfs", "/run"}} {
 		if err := unix.Mount(m.kind, m.path, m.kind, flags, ""); err != nil {
 			return fmt.Errorf("mount %s: %w", m.path, err)
 		}
@@ -186,9 +200,6 @@ func raiseLoopback() error {
 	request.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
 	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, request)
 }
-
-// cgroupRoot is where the enclosure's own part of cgroup v2 is mounted.
-const cgroupRoot = "/sys/fs/cgroup"
 
 // group is the root of everything that the tests make in the cgroup tree.
 type group struct {
@@ -212,7 +223,7 @@ func newGroup() (*group, error) {
 		return nil, fmt.Errorf("mount cgroup v2: %w", err)
 	}
 	tree := os.NewFile(uintptr(fd), "cgroup2")
-	name := fmt.Sprintf("node-test-%d", os.Getpid())
+	name := fmt.Sprintf("enclosure-%d", os.Getpid())
 	if err := unix.Mkdirat(fd, name, 0o755); err != nil {
 		return nil, errors.Join(err, tree.Close())
 	}

@@ -1,0 +1,9 @@
+package node
+
+import (
+	"testing"
+
+	"cri-mini/internal/enclosure"
+)
+
+func TestMain(m *testing.M) { enclosure.Main(m, "./cmd/cri-mini", "./test/node/actor") }
