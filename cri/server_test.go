@@ -249,15 +249,25 @@ func TestErrorsHaveTheirCodesAndNameFieldAndValue(t *testing.T) {
 			_, err := w.server.PullImage(past, &criapi.PullImageRequest{Image: &criapi.ImageSpec{Image: "127.0.0.1:1/x:1"}})
 			return err
 		}, codes.DeadlineExceeded, ""},
-		{"not there yet", func() error {
-			_, err := w.CheckpointContainer(t.Context(), &criapi.CheckpointContainerRequest{})
+		{"checkpoint of a container", func() error {
+			_, err := w.CheckpointContainer(t.Context(), &criapi.CheckpointContainerRequest{ContainerId: running, Location: "/tmp/x.tar", Timeout: 5})
 			return err
 		}, codes.Unimplemented, "CheckpointContainer"},
+		{"checkpoint of a pod", func() error {
+			_, err := w.CheckpointPod(t.Context(), &criapi.CheckpointPodRequest{PodSandboxId: pod, OutputPath: "/tmp", ContainerIds: []string{running}})
+			return err
+		}, codes.Unimplemented, "CheckpointPod"},
+		{"restore of a pod", func() error {
+			_, err := w.RestorePod(t.Context(), &criapi.RestorePodRequest{CheckpointPath: "/tmp"})
+			return err
+		}, codes.Unimplemented, "RestorePod"},
 	} {
-		err := c.call()
-		if status.Code(err) != c.code || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s: %v, want %v with %s", c.name, err, c.code, c.want)
-		}
+		t.Run(c.name, func(t *testing.T) {
+			err := c.call()
+			if status.Code(err) != c.code || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%v, want %v with %s", err, c.code, c.want)
+			}
+		})
 	}
 }
 
