@@ -353,3 +353,30 @@ func TestOpenRefusesRecordsOfANewerProgram(t *testing.T) {
 		})
 	}
 }
+
+func TestInitThatEndedWhileNoDaemonRanMakesThePodNotReady(t *testing.T) {
+	inBubble(t, func(t *testing.T, l *life) {
+		for _, step := range []string{"run a shared", "create a/web", "start a/web"} {
+			l.do(strings.Fields(step))
+		}
+		l.end()
+		l.world = l.world.copy()
+		l.world.exit(l.id("a"), spec.Exit{Code: 137})
+		l.open()
+		s, err := l.pods.Sandbox(l.id("a"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if status := s.Status(); status.Ready || status.PID != 0 {
+			t.Errorf("ready %t with init %d, want neither", status.Ready, status.PID)
+		}
+		synctest.Wait()
+		if got := l.do([]string{"list"}); !strings.Contains(got, "a: not ready") || !strings.Contains(got, "a/web: exited 137") {
+			t.Errorf("after the clearing up:\n%s", got)
+		}
+		l.do([]string{"remove", "a"})
+		if got := l.do([]string{"left"}); got != "nothing left" {
+			t.Error(got)
+		}
+	})
+}

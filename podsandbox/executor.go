@@ -11,8 +11,9 @@ import (
 // and processes. All its state is found again after a restart of the daemon:
 // in the monitor, which outlives us, and in the kernel.
 type Executor interface {
-	// CreateSandbox makes and pins the namespaces of a pod.
-	CreateSandbox(ctx context.Context, s spec.Sandbox) error
+	// CreateSandbox makes and pins the namespaces of a pod. The process is the
+	// reaping init of a shared PID namespace; without one it is zero.
+	CreateSandbox(ctx context.Context, s spec.Sandbox) (Started, error)
 	// SandboxNetNS returns a descriptor of the pod's network namespace, which
 	// the caller closes, and a path that plugins can open. With HostNetwork
 	// both are empty. An unknown id is spec.ErrUnknown.
@@ -41,10 +42,12 @@ type Executor interface {
 	Remove(ctx context.Context, c spec.Container) error
 
 	// Tasks says what the monitor knows: each started container that was not
-	// removed, running or ended. Used once, after a restart.
+	// removed, running or ended, and each reaping init by the id of its pod.
+	// Used once, after a restart.
 	Tasks(ctx context.Context) (map[string]Task, error)
-	// Exits delivers each end of a container's first process. An exit that
-	// happened while nobody listened is in Tasks.
+	// Exits delivers each end of a container's first process, and of a reaping
+	// init by the id of its pod. An exit that happened while nobody listened
+	// is in Tasks.
 	Exits() <-chan TaskExit
 
 	Exec(ctx context.Context, id string, p spec.Process, io ExecIO) (Execution, error)

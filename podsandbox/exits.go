@@ -2,7 +2,7 @@ package podsandbox
 
 import "cri-mini/runtime/spec"
 
-// watchExits learns from the executor which containers ended.
+// watchExits learns from the executor which containers and inits ended.
 func (p *Pods) watchExits() {
 	for {
 		select {
@@ -11,15 +11,33 @@ func (p *Pods) watchExits() {
 				return
 			}
 			p.mu.RLock()
-			c := p.containers[exit.ID]
+			c, s := p.containers[exit.ID], p.sandboxes[exit.ID]
 			p.mu.RUnlock()
-			if c != nil { // else it was removed meanwhile
+			switch { // neither: it was removed meanwhile
+			case c != nil:
 				c.finish(ending(exit.Exit))
+			case s != nil:
+				s.initEnded()
 			}
 		case <-p.ctx.Done():
 			return
 		}
 	}
+}
+
+// initEnded ends a pod whose reaping init is dead: its PID namespace takes no
+// process any more, and the kernel has killed all that were in it.
+func (s *Sandbox) initEnded() {
+	s.mu.Lock()
+	s.init = 0
+	expected := s.stopping
+	s.stopping = true
+	s.mu.Unlock()
+	if expected {
+		return
+	}
+	s.pods.log.Warn("the init of a pod has ended; stopping the pod", "pod", s.ID)
+	s.pods.later("pod "+s.ID, s.stop)
 }
 
 // ending names the reason of an exit as users know it from Kubernetes.

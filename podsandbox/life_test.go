@@ -314,6 +314,8 @@ func (l *life) run(ctx context.Context, name string, options []string) string {
 			cfg.PortMappings = []*criapi.PortMapping{{ContainerPort: 80, HostPort: int32(number)}}
 		case "hostname":
 			cfg.Hostname = value
+		case "shared": // processes, with our init
+			cfg.Linux.SecurityContext.NamespaceOptions.Pid = criapi.NamespaceMode_POD
 		case "handler":
 			handler = value
 		default:
@@ -408,6 +410,9 @@ func (l *life) list() string {
 		state := "not ready"
 		if status.Ready {
 			state = fmt.Sprint("ready ", status.IPs)
+		}
+		if status.PID != 0 {
+			state += " with an init"
 		}
 		lines = append(lines, l.named(s.ID)+": "+state)
 	}

@@ -63,7 +63,7 @@ func (r *recovery) sandbox(s *Sandbox) {
 	for _, c := range s.containers {
 		r.container(c)
 	}
-	s.stopping = s.stopping || s.lost()
+	s.stopping = r.initGone(s) || s.stopping || s.lost()
 	if s.stopped {
 		return
 	}
@@ -72,6 +72,16 @@ func (r *recovery) sandbox(s *Sandbox) {
 		s.ips = nil
 		r.leftovers["pod "+s.ID] = s.stop
 	}
+}
+
+// initGone takes note of the reaping init of a pod, and says that it has ended.
+func (r *recovery) initGone(s *Sandbox) bool {
+	task, known := r.tasks[s.ID]
+	r.claimed[s.ID] = true
+	if known && task.Exit == nil {
+		s.init = task.PID
+	}
+	return known && task.Exit != nil
 }
 
 // lost says that the namespaces of a pod are not there any more although the
@@ -91,6 +101,7 @@ func (s *Sandbox) lost() bool {
 // unfinished takes note of a pod that was being made or removed.
 func (r *recovery) unfinished(s *Sandbox) {
 	r.connected = append(r.connected, s.ID)
+	r.initGone(s)
 	for _, c := range s.containers {
 		r.claim(c)
 	}

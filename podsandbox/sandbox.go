@@ -36,6 +36,7 @@ type Sandbox struct {
 	updated    *criapi.PodSandboxConfig // config with later resources; nil without
 	containers map[string]*Container    // complete ones
 	ips        []netip.Addr
+	init       int  // process id of the reaping init; 0 without one
 	stopping   bool // it will never be ready again
 	stopped    bool // nothing is left to stop
 	removed    bool // it is in no table any more
@@ -54,6 +55,7 @@ func (s *Sandbox) Status() SandboxStatus {
 		Created: s.created,
 		Ready:   !s.stopping,
 		IPs:     s.ips,
+		PID:     s.init,
 		Spec:    s.spec,
 	}
 }

@@ -66,9 +66,11 @@ func (s *Sandbox) run(ctx context.Context, op *operation) error {
 		return fmt.Errorf("record: %w", err)
 	}
 	op.at("namespaces")
-	if err := p.opt.Executor.CreateSandbox(ctx, s.spec); err != nil {
+	started, err := p.opt.Executor.CreateSandbox(ctx, s.spec)
+	if err != nil {
 		return asInput(err, nil)
 	}
+	s.init = started.PID
 	op.at("network")
 	if err := s.connect(ctx); err != nil {
 		return fmt.Errorf("network: %w", err)

@@ -17,6 +17,7 @@ type SandboxStatus struct {
 	Created time.Time
 	Ready   bool
 	IPs     []netip.Addr // empty with the node's network
+	PID     int          // of the reaping init; 0 without one, and when it ended
 	Spec    spec.Sandbox
 }
 

@@ -161,14 +161,21 @@ func (w *world) left() []string {
 	return list
 }
 
-func (w *world) CreateSandbox(ctx context.Context, s spec.Sandbox) error {
+func (w *world) CreateSandbox(ctx context.Context, s spec.Sandbox) (started Started, err error) {
 	done, err := w.call(ctx, "CreateSandbox", s.ID)
 	if err != nil {
-		return err
+		return Started{}, err
 	}
-	w.change(func() { w.sandboxes[s.ID] = s })
+	w.change(func() {
+		w.sandboxes[s.ID] = s
+		if s.SharedPID {
+			w.nextPID++
+			started = Started{PID: w.nextPID, At: time.Now()}
+			w.tasks[s.ID] = Task{Started: started}
+		}
+	})
 	done()
-	return nil
+	return started, nil
 }
 
 func (w *world) SandboxNetNS(id string) (*os.File, string, error) {
@@ -190,7 +197,11 @@ func (w *world) RemoveSandbox(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	w.change(func() { delete(w.sandboxes, id) })
+	w.exit(id, spec.Exit{Code: 128 + int(syscall.SIGKILL)})
+	w.change(func() {
+		delete(w.sandboxes, id)
+		delete(w.tasks, id)
+	})
 	done()
 	return nil
 }

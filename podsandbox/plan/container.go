@@ -84,7 +84,7 @@ func Container(r Request) (Plan, error) {
 	for _, step := range []func() error{
 		func() (err error) {
 			if c.LogPath, err = LogPath(r.Pod, r.Config); c.LogPath != "" {
-				c.LogRoot = r.Pod.LogDirectory
+				c.LogRoot = path.Clean(r.Pod.LogDirectory)
 			}
 			return
 		},

@@ -88,7 +88,7 @@ func BenchmarkSandbox(b *testing.B) {
 	for b.Loop() {
 		i++
 		id := "s" + strconv.Itoa(i)
-		if err := n.CreateSandbox(b.Context(), spec.Sandbox{ID: id, Hostname: "x"}); err != nil {
+		if _, err := n.CreateSandbox(b.Context(), spec.Sandbox{ID: id, Hostname: "x"}); err != nil {
 			b.Fatal(err)
 		}
 		if err := n.RemoveSandbox(b.Context(), id); err != nil {

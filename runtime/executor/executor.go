@@ -96,7 +96,8 @@ const (
 	tasksDir = "tasks"
 )
 
-// Exits delivers each end of a container's first process.
+// Exits delivers each end of a container's first process, and of an init by
+// the id of its sandbox.
 func (e *Executor) Exits() <-chan spec.TaskExit { return e.exits }
 
 // Cgroups is the root of the control groups in use.

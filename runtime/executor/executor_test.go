@@ -78,7 +78,7 @@ func newNode(t testing.TB, sandbox spec.Sandbox) *node {
 	if sandbox.SharedPID {
 		sandbox.Cgroup = testGroup + "/init"
 	}
-	if err := e.CreateSandbox(t.Context(), sandbox); err != nil {
+	if _, err := e.CreateSandbox(t.Context(), sandbox); err != nil {
 		t.Fatal(err)
 	}
 	return n

@@ -155,3 +155,28 @@ func TestLogsStayBelowTheirRoot(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestReopenedLogStaysBelowItsRootAlsoAfterARestart(t *testing.T) {
+	n := newNode(t, spec.Sandbox{})
+	root, other := t.TempDir(), t.TempDir()
+	s := n.container("a", func(s *spec.Container) { s.LogRoot, s.LogPath = root, filepath.Join(root, "web/0.log") }, "sleep", "1000")
+	n.start(s)
+	n.Close() // what the death of the daemon closes
+	again, err := Open(t.Context(), Options{State: n.root})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.Executor = again
+	if err := os.Rename(filepath.Join(root, "web"), filepath.Join(root, "old")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(other, filepath.Join(root, "web")); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.ReopenLog(t.Context(), "a", s.LogPath); err == nil {
+		t.Error("the log goes on behind a link")
+	}
+	if left, err := os.ReadDir(other); err != nil || len(left) > 0 {
+		t.Errorf("behind the link: %v, %v", left, err)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -18,51 +19,55 @@ import (
 )
 
 // startInit starts the first process of a PID namespace that the pod shares,
-// and adds the namespace to those made.
-func (e *Executor) startInit(ctx context.Context, s spec.Sandbox, made files) error {
+// and adds the namespace to those made. Its entry is like that of a container:
+// its end is told, also by a monitor that replaces this one.
+func (e *Executor) startInit(ctx context.Context, s spec.Sandbox, made files) (started spec.Started, err error) {
 	var back undo.Stack
 	defer back.Run()
 	// Noted before it is made: the group is to be found again by the sandbox's
 	// id alone.
 	if err := e.writeNote(initID(s.ID), noted{Cgroup: s.Cgroup}); err != nil {
-		return err
+		return started, err
 	}
 	back.Add(func() error { return e.dropNote(initID(s.ID)) })
 	group, err := e.cgroups.Create(s.Cgroup, cgroup.Resources{AllowAllDevices: true})
 	if err != nil {
-		return err
+		return started, err
 	}
 	back.Add(func() error { return group.Remove(context.WithoutCancel(ctx)) })
 	dir, err := group.Open()
 	if err != nil {
-		return err
+		return started, err
 	}
 	defer dir.Close()
 	exe, err := e.initExe.get(sealedCopy)
 	if err != nil {
-		return fmt.Errorf("sealed copy of the program: %w", err)
+		return started, fmt.Errorf("sealed copy of the program: %w", err)
 	}
 	program := spawn.Init([]string{"cri-mini: init"}, []string{boot.Variable + "=" + boot.Init}, nil,
 		spawn.Surroundings{User: made["user"] != nil, LastCap: e.limits.lastCap})
 	io, err := makeStreams(false, spec.ExecIO{})
 	if err != nil {
-		return err
+		return started, err
 	}
 	defer io.theirs.close()
 	parts := io.theirs.with(files{"exe": exe, "user": made["user"]})
 	answer, got, err := e.spawn(ctx, initID(s.ID), program, parts, wire.TaskSpec{Cgroup: true}, []*os.File{dir})
 	if err != nil {
-		return err
+		return started, err
 	}
-	defer got.close()
-	back.Add(func() error { return group.Kill() })
+	back.Add(func() error { got.close(); return group.Kill() })
 	pid, err := os.Open(fmt.Sprintf("/proc/%d/ns/pid", answer.PID))
 	if err != nil {
-		return err
+		return started, err
 	}
 	made["pid"] = pid
+	c := e.container(initID(s.ID))
+	c.mu.Lock()
+	c.running = &running{pid: int(answer.PID), started: answer.At, files: got, cgroup: s.Cgroup}
+	c.mu.Unlock()
 	back.Keep()
-	return nil
+	return spec.Started{PID: int(answer.PID), At: answer.At}, nil
 }
 
 // endInit ends the reaping init of a sandbox, and with it every process of
@@ -82,25 +87,30 @@ func (e *Executor) endInit(ctx context.Context, sandbox string) error {
 	if err := e.removeGroup(ctx, note.Cgroup); err != nil {
 		return err
 	}
+	if err := os.Remove(filepath.Join(e.state, exitsDir, id)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
 	return e.dropNote(id)
 }
 
 func (e *Executor) killInit(ctx context.Context, id string) error {
-	_, got, err := e.monitor.request(ctx, &wire.Request{Verb: wire.Files, ID: id}, nil)
-	if errors.Is(err, unix.ESRCH) {
-		return nil // its monitor died; its group has it
-	}
-	if err != nil {
-		return err
-	}
-	defer got.close()
-	if pidfd := got["pidfd"]; pidfd != nil {
-		unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0)
+	if r, err := e.running(id); err == nil { // else its monitor died with an earlier daemon; its group has it
+		pidfd := r.files["pidfd"]
+		if err := unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0); err != nil && err != unix.ESRCH {
+			return err
+		}
 		if err := waitExit(ctx, pidfd); err != nil {
 			return err
 		}
 	}
-	return e.forget(ctx, id)
+	e.container(id).close() // before the monitor forgets it, or its successor gets it
+	if err := e.forget(ctx, id); err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.containers, id)
+	return nil
 }
 
 // ownProgram is a static binary that contains package boot.

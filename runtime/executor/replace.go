@@ -82,7 +82,7 @@ func (e *Executor) readopt(ctx context.Context, c *container) error {
 		return nil
 	}
 	if exit, ended := e.recordedExit(c.id); ended {
-		e.exits <- spec.TaskExit{ID: c.id, Exit: exit} // it may not have been told
+		e.exits <- spec.TaskExit{ID: told(c.id), Exit: exit} // it may not have been told
 		return nil
 	}
 	return e.adopt(ctx, c)

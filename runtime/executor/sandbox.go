@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -32,22 +33,25 @@ func initID(sandbox string) string { return initPrefix + sandbox }
 
 const initPrefix = "init-"
 
+// told is the id by which others know a task: an init has that of its sandbox.
+func told(task string) string { return strings.TrimPrefix(task, initPrefix) }
+
 // CreateSandbox makes the namespaces of a pod and gives them to the monitor
-// to keep.
-func (e *Executor) CreateSandbox(ctx context.Context, s spec.Sandbox) error {
+// to keep. The process is the init of a shared PID namespace.
+func (e *Executor) CreateSandbox(ctx context.Context, s spec.Sandbox) (init spec.Started, err error) {
 	var back undo.Stack
 	defer back.Run()
 	made, err := e.namespaces(s)
 	if err != nil {
-		return fmt.Errorf("namespaces: %w", err)
+		return init, fmt.Errorf("namespaces: %w", err)
 	}
 	back.Add(func() error { made.close(); return nil })
 	if err := e.shm(s, made); err != nil {
-		return fmt.Errorf("/dev/shm: %w", err)
+		return init, fmt.Errorf("/dev/shm: %w", err)
 	}
 	if s.SharedPID {
-		if err := e.startInit(ctx, s, made); err != nil {
-			return fmt.Errorf("init of the shared PID namespace: %w", err)
+		if init, err = e.startInit(ctx, s, made); err != nil {
+			return init, fmt.Errorf("init of the shared PID namespace: %w", err)
 		}
 		back.Add(func() error { return e.endInit(context.WithoutCancel(ctx), s.ID) })
 	}
@@ -56,10 +60,10 @@ func (e *Executor) CreateSandbox(ctx context.Context, s spec.Sandbox) error {
 	e.keep(s.ID, &sandbox{made})
 	back.Add(func() error { e.take(s.ID); return nil })
 	if err := e.pin(ctx, s.ID, made); err != nil {
-		return err
+		return init, err
 	}
 	back.Keep()
-	return nil
+	return init, nil
 }
 
 // keep enters a sandbox in the table, unless another call was faster.

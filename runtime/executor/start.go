@@ -274,7 +274,7 @@ func (e *Executor) note(c *container) {
 	var st unix.Stat_t
 	err := unix.Fstat(int(r.files["pidfd"].Fd()), &st)
 	if err == nil {
-		err = e.writeNote(c.id, noted{PID: r.pid, Inode: st.Ino, Started: r.started, Cgroup: r.cgroup, Log: r.log, User: r.user, Tracer: r.tracer, Once: r.once})
+		err = e.writeNote(c.id, noted{PID: r.pid, Inode: st.Ino, Started: r.started, Cgroup: r.cgroup, Log: r.log, LogRoot: r.logRoot, User: r.user, Tracer: r.tracer, Once: r.once})
 	}
 	if err != nil {
 		e.log.Warn("cannot note a started container", "container", c.id, "err", err)

@@ -58,10 +58,7 @@ func (e *Executor) isClosed() bool {
 }
 
 func (e *Executor) exited(t wire.Task) {
-	if strings.HasPrefix(t.ID, initPrefix) {
-		return
-	}
-	e.exits <- spec.TaskExit{ID: t.ID, Exit: exitOf(t)}
+	e.exits <- spec.TaskExit{ID: told(t.ID), Exit: exitOf(t)}
 }
 
 func exitOf(t wire.Task) spec.Exit {
@@ -70,9 +67,6 @@ func exitOf(t wire.Task) spec.Exit {
 
 // learn takes copies of a running task's descriptors.
 func (e *Executor) learn(ctx context.Context, t wire.Task) error {
-	if strings.HasPrefix(t.ID, initPrefix) {
-		return nil
-	}
 	n, err := e.noteOf(t.ID)
 	if err != nil {
 		return err
@@ -122,15 +116,12 @@ func (e *Executor) Tasks(ctx context.Context) (map[string]spec.Task, error) {
 	unix.Close(conn)
 	tasks := map[string]spec.Task{}
 	for _, t := range answer.Tasks {
-		if strings.HasPrefix(t.ID, initPrefix) {
-			continue
-		}
 		task := spec.Task{Started: spec.Started{PID: int(t.PID), At: t.Started}}
 		if t.Ended {
 			exit := exitOf(t)
 			task.Exit = &exit
 		}
-		tasks[t.ID] = task
+		tasks[told(t.ID)] = task
 	}
 	return tasks, e.addNoted(ctx, tasks)
 }

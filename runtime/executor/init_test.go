@@ -1,0 +1,101 @@
+package executor
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"cri-mini/runtime/spec"
+)
+
+func TestEndOfTheInitIsTold(t *testing.T) {
+	for name, meanwhile := range map[string]func(*testing.T, *node){
+		"by the monitor that started it": func(*testing.T, *node) {},
+		"by a monitor that took its place": func(t *testing.T, n *node) {
+			old := n.MonitorPID()
+			if err := unix.Kill(old, unix.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			for n.MonitorPID() == old {
+				time.Sleep(5 * time.Millisecond)
+			}
+			time.Sleep(100 * time.Millisecond)
+		},
+		"to the next daemon": func(t *testing.T, n *node) {
+			n.Close()
+			again, err := Open(t.Context(), Options{State: n.root})
+			if err != nil {
+				t.Fatal(err)
+			}
+			n.Executor = again
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t, spec.Sandbox{})
+			init, err := n.CreateSandbox(t.Context(), spec.Sandbox{ID: "shared", SharedPID: true, Cgroup: testGroup + "/shared"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				if err := n.RemoveSandbox(context.Background(), "shared"); err != nil {
+					t.Error(err)
+				}
+			})
+			if link, err := os.Readlink("/proc/" + strconv.Itoa(init.PID) + "/ns/pid"); err != nil || link == ownPIDNamespace(t) {
+				t.Errorf("the init %d is in %s, %v; want a namespace of its own", init.PID, link, err)
+			}
+			meanwhile(t, n)
+			tasks, err := n.Tasks(t.Context())
+			if err != nil || tasks["shared"].PID != init.PID || tasks["shared"].Exit != nil {
+				t.Errorf("tasks %+v, %v; want the init %d", tasks, err, init.PID)
+			}
+			s := n.container("a", func(s *spec.Container) { s.Sandbox, s.PID = "shared", spec.PIDPod }, "sleep", "1000")
+			n.start(s)
+			if err := unix.Kill(init.PID, unix.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			for ended := map[string]bool{}; len(ended) < 2; {
+				select {
+				case x := <-n.Exits():
+					if ended[x.ID] = true; x.Exit.Code != 137 && !x.Exit.Unknown {
+						t.Errorf("exit of %s: %+v, want that of SIGKILL", x.ID, x.Exit)
+					}
+				case <-time.After(20 * time.Second):
+					t.Fatalf("told were only the ends of %v", ended)
+				}
+			}
+		})
+	}
+}
+
+func ownPIDNamespace(t *testing.T) string {
+	t.Helper()
+	link, err := os.Readlink("/proc/self/ns/pid")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return link
+}
+
+func TestRemovedSandboxLeavesNoGroupOfItsInit(t *testing.T) {
+	n := newNode(t, spec.Sandbox{})
+	s := spec.Sandbox{ID: "shared", SharedPID: true, Cgroup: testGroup + "/shared"}
+	if _, err := n.CreateSandbox(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	group := filepath.Join(n.Cgroups().Path, s.Cgroup)
+	if _, err := os.Stat(group); err != nil {
+		t.Errorf("the init has no group: %v", err)
+	}
+	if err := n.RemoveSandbox(t.Context(), s.ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(group); !os.IsNotExist(err) {
+		t.Errorf("group %s is still there: %v", group, err)
+	}
+}
