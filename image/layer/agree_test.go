@@ -191,31 +191,3 @@ func TestImagesOfRandomArchivesPassTheCheckOfErofsUtils(t *testing.T) {
 		}
 	}
 }
-
-// FuzzWrite feeds bytes from strangers to both forms. Whatever they are, both
-// give the same answer, and a refusal leaves nothing.
-func FuzzWrite(f *testing.F) {
-	for _, c := range conforms {
-		f.Add(archive(f, c.items...))
-	}
-	for _, c := range hostile {
-		if data := c.archive(f); len(data) < 16<<10 {
-			f.Add(data)
-		}
-	}
-	for seed := range uint64(10) {
-		f.Add(archive(f, randomItems(rand.New(rand.NewPCG(seed, 2)))...))
-	}
-	limits := Limits{Entries: 500, Path: 4095, Depth: 256, Metadata: 1 << 20, Sparse: 1 << 20, Archive: 1 << 20}
-	directories, images := memoryStores(f, limits)
-	f.Fuzz(func(t *testing.T, data []byte) {
-		if bothForms(t, directories, images, data) {
-			id := digest.FromBytes(data)
-			if err := errors.Join(directories.Remove(id), images.Remove(id)); err != nil {
-				t.Fatal(err)
-			}
-		}
-		nothingLeft(t, images)
-		nothingLeft(t, directories)
-	})
-}

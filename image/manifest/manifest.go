@@ -48,30 +48,26 @@ func Parse(data []byte, contentType string) (Document, error) {
 	if len(data) > MaxSize {
 		return Document{}, fmt.Errorf("manifest of %d bytes, at most %d are allowed", len(data), MaxSize)
 	}
-	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(data, &fields); err != nil {
-		return Document{}, fmt.Errorf("manifest is not JSON: %w", err)
+	fields, err := readFields(data)
+	if err != nil {
+		return Document{}, err
 	}
-	has := map[string]bool{}
-	for name := range fields {
-		has[strings.ToLower(name)] = true // as encoding/json matches them
-	}
-	if has["manifests"] && (has["layers"] || has["config"] || has["fslayers"]) {
+	if fields.has("manifests") && (fields.has("layers") || fields.has("config") || fields.has("fsLayers")) {
 		return Document{}, fmt.Errorf("manifest is ambiguous: it has manifests and also layers or config")
 	}
-	mediaType, err := decideType(fields["mediaType"], contentType, has)
+	mediaType, err := decideType(fields, contentType)
 	if err != nil {
 		return Document{}, err
 	}
 	d := Document{MediaType: mediaType}
 	if isIndex(mediaType) {
-		if !has["manifests"] {
+		if !fields.has("manifests") {
 			return d, fmt.Errorf("manifest says it is %q and has no manifests", mediaType)
 		}
 		d.Index = &ocispec.Index{}
 		err = json.Unmarshal(data, d.Index)
 	} else {
-		if has["manifests"] || !has["config"] {
+		if fields.has("manifests") || !fields.has("config") {
 			return d, fmt.Errorf("manifest says it is %q and has no config", mediaType)
 		}
 		d.Manifest = &ocispec.Manifest{}
@@ -83,9 +79,9 @@ func Parse(data []byte, contentType string) (Document, error) {
 	return d, d.check()
 }
 
-func decideType(field json.RawMessage, contentType string, has map[string]bool) (string, error) {
+func decideType(fields fields, contentType string) (string, error) {
 	var inside string
-	if field != nil {
+	if field := fields[fold("mediaType")]; field != nil {
 		if err := json.Unmarshal(field, &inside); err != nil {
 			return "", fmt.Errorf("manifest: mediaType: %w", err)
 		}
@@ -105,11 +101,11 @@ func decideType(field json.RawMessage, contentType string, has map[string]bool) 
 		return "", fmt.Errorf("manifest was sent as %q and has no mediaType", outside)
 	case outside != "":
 		return outside, nil
-	case has["fslayers"]:
+	case fields.has("fsLayers"):
 		return "", fmt.Errorf("manifest is of Docker schema 1, which carries no checkable config")
-	case has["manifests"]:
+	case fields.has("manifests"):
 		return ocispec.MediaTypeImageIndex, nil
-	case has["config"]:
+	case fields.has("config"):
 		return ocispec.MediaTypeImageManifest, nil
 	}
 	return "", fmt.Errorf("document sent as %q is not an image manifest", contentType)

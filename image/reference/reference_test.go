@@ -2,6 +2,7 @@ package reference
 
 import (
 	"errors"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -124,11 +125,60 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
-		if (n.Tag == "") == (n.Digest == "") || n.Domain == "" || n.Path == "" {
-			t.Fatalf("Parse(%q) = %+v is not complete", s, n)
+		checkGrammar(t, n)
+		if d, err := Domain(n.Domain); err != nil || d != n.Domain {
+			t.Fatalf("Domain(%q) = %q, %v", n.Domain, d, err)
+		}
+		other := n.WithDigest(sum)
+		if again, err := Parse(other.String()); err != nil || again != other || again.Repository() != n.Repository() {
+			t.Fatalf("%v with a digest is %v, but reads again as %v, %v", n, other, again, err)
 		}
 		if again, err := Parse(n.String()); err != nil || again != n {
 			t.Fatalf("Parse(%q) = %v, but reads again as %v, %v", s, n, again, err)
+		}
+	})
+}
+
+// The grammar of names as the specification of registries has it. A name goes
+// into addresses and paths, so nothing else may come through.
+var (
+	domainForm = regexp.MustCompile(`^([A-Za-z0-9]+(-+[A-Za-z0-9]+)*(\.[A-Za-z0-9]+(-+[A-Za-z0-9]+)*)*|\[[0-9a-fA-F:]+\])(:[0-9]+)?$`)
+	pathForm   = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
+	tagForm    = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
+	digestForm = regexp.MustCompile(`^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$`)
+)
+
+func checkGrammar(t *testing.T, n Name) {
+	t.Helper()
+	if !domainForm.MatchString(n.Domain) || !pathForm.MatchString(n.Path) || len(n.Path) > 255 {
+		t.Fatalf("%+v: no domain or no path", n)
+	}
+	if (n.Tag == "") == (n.Digest == "") || n.Tag != "" && !tagForm.MatchString(n.Tag) || n.Digest != "" && !digestForm.MatchString(string(n.Digest)) {
+		t.Fatalf("%+v: neither one tag nor one digest", n)
+	}
+}
+
+// Whatever the grammar allows is read as the parts it was made of.
+func FuzzParts(f *testing.F) {
+	f.Add("registry.test:5000", "a/b", "1.2")
+	f.Add("127.0.0.1", "x__y--z.w", "A_b")
+	f.Add("[::1]:5000", "library/x", "latest")
+	f.Add("localhost", "a", "_")
+	bare, err := Parse("busybox")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, domain, path, tag string) {
+		// A first part without these is a folder in the default registry, which
+		// has other names and folders of its own.
+		isDomain := strings.ContainsAny(domain, ".:") || domain == "localhost" || strings.ToLower(domain) != domain
+		if !isDomain || strings.HasSuffix(domain, bare.Domain) || len(path) > 255 || len(domain) > 255 ||
+			!domainForm.MatchString(domain) || !pathForm.MatchString(path) || !tagForm.MatchString(tag) {
+			return
+		}
+		got, err := Parse(domain + "/" + path + ":" + tag)
+		if want := (Name{Domain: domain, Path: path, Tag: tag}); err != nil || got != want {
+			t.Fatalf("Parse(%s/%s:%s) = %+v, %v", domain, path, tag, got, err)
 		}
 	})
 }

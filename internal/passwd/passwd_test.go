@@ -3,7 +3,6 @@ package passwd
 import (
 	"math"
 	"reflect"
-	"slices"
 	"strings"
 	"testing"
 )
@@ -120,35 +119,4 @@ func TestTooManyGroupsAreRefused(t *testing.T) {
 	if _, err := Resolve(req, nil, nil); err == nil {
 		t.Error("65537 groups were accepted")
 	}
-}
-
-func FuzzResolve(f *testing.F) {
-	f.Add("web:extra", "", []byte(users), []byte(groups))
-	f.Add("", "web", []byte("web:x:0"), []byte("g:x:1:web"))
-	f.Add("4294967296", "", []byte("4294967296:x:0:0::/:\n"), []byte(":::"))
-	f.Fuzz(func(t *testing.T, imageUser, userName string, passwd, group []byte) {
-		got, err := Resolve(Request{ImageUser: imageUser, RunAsUsername: userName}, passwd, group)
-		if err != nil {
-			if !reflect.DeepEqual(got, User{}) {
-				t.Fatalf("error %v with user %+v", err, got)
-			}
-			return
-		}
-		if got.UID > math.MaxInt32 || got.GID > math.MaxInt32 || !slices.Contains(got.Groups, got.GID) || !slices.IsSorted(got.Groups) {
-			t.Fatalf("user out of range: %+v", got)
-		}
-		if got.Home == "" || hasControl(got.Home) || hasControl(got.Name) {
-			t.Fatalf("name or home not clean: %+v", got)
-		}
-		asked := userName
-		if asked == "" {
-			asked, _, _ = strings.Cut(imageUser, ":")
-		}
-		if asked != "" && !isNumber(asked) && got.Name != asked {
-			t.Fatalf("asked for %q, got %+v", asked, got)
-		}
-		if isNumber(asked) && strings.Trim(asked, "0") != "" && got.UID == 0 {
-			t.Fatalf("number %q became root", asked)
-		}
-	})
 }

@@ -1,7 +1,6 @@
 package monitor
 
 import (
-	"bytes"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -81,41 +80,6 @@ func TestLinesBecomeRecords(t *testing.T) {
 			t.Errorf("%s: tags %s, want %s", name, tags, c.tags)
 		}
 	}
-}
-
-func FuzzRecordsLoseNothing(f *testing.F) {
-	f.Add([]byte("one\ntwo"), 3)
-	f.Add(bytes.Repeat([]byte("y"), 3*maxLine), maxLine)
-	f.Add([]byte("\n\n"), 1)
-	f.Fuzz(func(t *testing.T, data []byte, cut int) {
-		if len(data) == 0 {
-			return
-		}
-		l := newLog(-1)
-		cut = max(0, min(cut, len(data)))
-		rest := append([]byte(nil), l.records("stderr", data[:cut], false)...)
-		l.records("stderr", append(rest, data[cut:]...), false)
-		whole := newLog(-1)
-		whole.records("stderr", append([]byte(nil), data...), true)
-		var back []byte
-		for _, line := range bytes.SplitAfter(whole.out, []byte("\n")) {
-			if len(line) == 0 {
-				continue
-			}
-			fields := bytes.SplitN(line, []byte(" "), 4)
-			if len(fields) != 4 || len(fields[3]) > maxLine+1 {
-				t.Fatalf("no record: %q", line)
-			}
-			if piece := fields[3]; fields[2][0] == 'P' {
-				back = append(back, piece[:len(piece)-1]...)
-			} else {
-				back = append(back, piece...)
-			}
-		}
-		if !bytes.Equal(back, data) {
-			t.Fatalf("%q came back as %q", data, back)
-		}
-	})
 }
 
 func TestFullDiskIsMarkedAndDoesNotStopTheLog(t *testing.T) {

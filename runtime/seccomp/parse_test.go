@@ -1,6 +1,7 @@
 package seccomp
 
 import (
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -113,4 +114,38 @@ func FuzzProfile(f *testing.F) {
 			compileChecked(t, p, m)
 		}
 	})
+}
+
+// Profiles that are well formed, of which random bytes rarely make one: the
+// bytes are the dice of randomProfile.
+func FuzzRules(f *testing.F) {
+	for seed := range uint64(8) {
+		dice := rand.New(rand.NewPCG(seed, 4))
+		data := make([]byte, 1+dice.IntN(400))
+		for i := range data {
+			data[i] = byte(dice.IntN(256))
+		}
+		f.Add(data)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		p := parse(t, randomProfile(rand.New(&loaded{data, rand.NewPCG(0, uint64(len(data)))}), false))
+		for _, m := range machines {
+			compileChecked(t, p, m)
+		}
+	})
+}
+
+// loaded is dice that fall as data says, then as they like.
+type loaded struct {
+	data []byte
+	then rand.Source
+}
+
+func (d *loaded) Uint64() uint64 {
+	if len(d.data) == 0 {
+		return d.then.Uint64()
+	}
+	n := d.data[0]
+	d.data = d.data[1:]
+	return uint64(n) * 0x0101010101010101 // IntN looks at high or at low bits
 }
