@@ -149,7 +149,7 @@ func (b *birth) checkTarget() error {
 // gather looks up on the node what the request names.
 func (b *birth) gather(remains spec.Container) error {
 	p := b.s.pods
-	layers, err := b.findImage(b.config.GetImage().GetImage(), &b.image)
+	layers, err := b.findImage("config.image.image", b.config.GetImage().GetImage(), &b.image)
 	if err != nil {
 		return err
 	}

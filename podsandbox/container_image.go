@@ -21,10 +21,11 @@ func wishes(c image.Config) plan.Image {
 	}
 }
 
-// findImage finds an image by id or name and keeps it from being removed.
-func (b *birth) findImage(name string, found *image.Image) ([]spec.Layer, error) {
+// findImage finds the image that a field names, by id or name, and keeps it
+// from being removed.
+func (b *birth) findImage(field, name string, found *image.Image) ([]spec.Layer, error) {
 	if name == "" {
-		return nil, &InvalidError{Field: "config.image.image", Reason: "is missing"}
+		return nil, &InvalidError{Field: field, Reason: "is missing"}
 	}
 	images := b.s.pods.opt.Images
 	var err error
@@ -59,9 +60,13 @@ func (b *birth) findVolumes() error {
 			continue
 		}
 		var found image.Image
-		layers, err := b.findImage(m.Image.Image, &found)
+		field := fmt.Sprintf("config.mounts[%d].image.image", i)
+		layers, err := b.findImage(field, m.Image.Image, &found)
+		if errors.Is(err, ErrNotFound) {
+			err = fmt.Errorf("%s: %w (it must be pulled first)", field, err)
+		}
 		if err != nil {
-			return &plan.ImageVolumeError{Cause: fmt.Errorf("config.mounts[%d]: %w", i, err)}
+			return &plan.ImageVolumeError{Cause: err}
 		}
 		b.request.ImageVolumes[i], b.volumes[i] = layers, found.ID
 	}

@@ -73,6 +73,9 @@ func mount(r Request, i int) (spec.Mount, error) {
 	if asked.GetImage() != nil {
 		err := imageMount(&m, asked, field)
 		m.Layers = r.ImageVolumes[i]
+		if m.IDs == nil {
+			m.IDs = r.Sandbox.IDs // the files of an image belong to the pod, whoever forgets to say so
+		}
 		return m, err
 	}
 	return m, bindMount(&m, asked, field)

@@ -20,6 +20,9 @@ import (
 func (e *Executor) mounts(ctx context.Context, s spec.Container, made files) (folders []bool, err error) {
 	for i, m := range s.Mounts {
 		tree, err := e.mount(ctx, m, s)
+		if err != nil && m.Kind == spec.ImageMount {
+			return nil, &spec.VolumeError{Err: fmt.Errorf("mount %s: %w", m.Target, err)}
+		}
 		if wrong := (*spec.InputError)(nil); errors.As(err, &wrong) {
 			return nil, wrong
 		}
@@ -94,7 +97,7 @@ func wrongMount(m spec.Mount, err error) error {
 
 // dress gives a mount its attributes while nobody can see it yet.
 func (e *Executor) dress(tree *mount.Tree, m spec.Mount) error {
-	if m.IDs != nil {
+	if m.IDs != nil && m.Kind != spec.ImageMount { // an overlay cannot be mapped; its layers are
 		users, err := e.userNS(*m.IDs)
 		if err != nil {
 			return err
@@ -150,7 +153,7 @@ func (e *Executor) imageVolume(m spec.Mount, s spec.Container) (*mount.Tree, err
 	defer tree.Close()
 	part, err := tree.Open(sub, unix.O_PATH)
 	if err != nil {
-		return nil, fmt.Errorf("image sub path %q: %w", m.SubPath, errors.Unwrap(err))
+		return nil, &spec.InputError{Part: spec.InputSubPath, Name: m.Target, Value: m.SubPath, Err: errors.Unwrap(err)}
 	}
 	defer part.Close()
 	return mount.CloneFile(part)

@@ -27,7 +27,7 @@ var ErrExecute = errors.New("the program could not be executed")
 type InputError struct {
 	Part  InputPart
 	Name  string // target of the mount, field of the resources, key of the sysctl
-	Value string // host path, limit, value
+	Value string // host path or sub path, limit, value
 	Err   error
 }
 
@@ -36,6 +36,7 @@ type InputPart string
 
 const (
 	InputMount    InputPart = "mount"
+	InputSubPath  InputPart = "sub path"
 	InputResource InputPart = "resource"
 	InputSysctl   InputPart = "sysctl"
 )
@@ -45,6 +46,12 @@ func (e *InputError) Error() string {
 }
 
 func (e *InputError) Unwrap() error { return e.Err }
+
+// VolumeError is an image that could not be mounted in a container.
+type VolumeError struct{ Err error }
+
+func (e *VolumeError) Error() string { return "image volume: " + e.Err.Error() }
+func (e *VolumeError) Unwrap() error { return e.Err }
 
 // Started is what is known of a process just started.
 type Started struct {
