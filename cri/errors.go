@@ -7,6 +7,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"cri-mini/cri/stream"
 	"cri-mini/image"
 	"cri-mini/image/reference"
 	"cri-mini/podsandbox"
@@ -30,6 +31,8 @@ func code(err error) codes.Code {
 		return codes.DeadlineExceeded
 	case errors.Is(err, context.Canceled):
 		return codes.Canceled
+	case errors.Is(err, stream.ErrTooMany):
+		return codes.ResourceExhausted
 	case errors.Is(err, podsandbox.ErrBusy):
 		return codes.Unavailable
 	}

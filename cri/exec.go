@@ -33,8 +33,12 @@ func (s *Server) Exec(_ context.Context, r *criapi.ExecRequest) (*criapi.ExecRes
 	if len(r.Cmd) == 0 {
 		return nil, invalidArgument("cmd", "", "missing")
 	}
+	if err := checkStreams(r.Stdin, r.Stdout, r.Stderr, r.Tty); err != nil {
+		return nil, err
+	}
 	r.ContainerId = c.ID // a name cut short may fit two by the time the URL is used
-	return s.Streams.Exec(r)
+	answer, err := s.Streams.Exec(r)
+	return answer, rpcError(err)
 }
 
 func (s *Server) Attach(_ context.Context, r *criapi.AttachRequest) (*criapi.AttachResponse, error) {
@@ -45,8 +49,12 @@ func (s *Server) Attach(_ context.Context, r *criapi.AttachRequest) (*criapi.Att
 	if has := c.Status().Config.GetTty(); r.Tty != has {
 		return nil, invalidArgument("tty", strconv.FormatBool(r.Tty), "the container has tty "+strconv.FormatBool(has))
 	}
+	if err := checkStreams(r.Stdin, r.Stdout, r.Stderr, r.Tty); err != nil {
+		return nil, err
+	}
 	r.ContainerId = c.ID
-	return s.Streams.Attach(r)
+	answer, err := s.Streams.Attach(r)
+	return answer, rpcError(err)
 }
 
 func (s *Server) PortForward(_ context.Context, r *criapi.PortForwardRequest) (*criapi.PortForwardResponse, error) {
@@ -58,7 +66,19 @@ func (s *Server) PortForward(_ context.Context, r *criapi.PortForwardRequest) (*
 		return nil, rpcError(&stateError{"pod", sandbox.ID, "is not ready"})
 	}
 	r.PodSandboxId = sandbox.ID
-	return s.Streams.PortForward(r)
+	answer, err := s.Streams.PortForward(r)
+	return answer, rpcError(err)
+}
+
+// checkStreams refuses what the interface forbids.
+func checkStreams(stdin, stdout, stderr, tty bool) error {
+	switch {
+	case tty && stderr:
+		return invalidArgument("stderr", "true", "a terminal has no stderr of its own")
+	case !stdin && !stdout && !stderr:
+		return invalidArgument("stdin, stdout, stderr", "false", "want at least one")
+	}
+	return nil
 }
 
 func (s *Server) running(id string) (*podsandbox.Container, error) {

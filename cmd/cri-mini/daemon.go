@@ -15,7 +15,6 @@ import (
 
 	"golang.org/x/sys/unix"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
-	"k8s.io/klog/v2"
 
 	"cri-mini/cri"
 	"cri-mini/cri/stream"
@@ -63,7 +62,6 @@ func (d *daemon) openLog(context.Context) error {
 	}
 	d.log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 	slog.SetDefault(d.log)
-	klog.SetSlogLogger(slog.New(demoted{d.log.Handler()}))
 	d.log.Info("cri-mini starts", "version", version, "root", d.Root, "state", d.State, "listen", d.endpoint.Listen)
 	return nil
 }
@@ -116,7 +114,9 @@ func (d *daemon) openSockets(context.Context) (err error) {
 		return err
 	}
 	d.opened.Add(d.sockets.admin.Close)
-	if d.sockets.streams, err = stream.Listen(d.StreamAddress); err != nil {
+	if d.sockets.streams, err = stream.Listen(stream.Config{
+		Address: d.StreamAddress, Host: d.StreamHost, Certificate: d.StreamCertificate, Key: d.StreamKey, Plain: d.StreamPlain,
+	}); err != nil {
 		return err
 	}
 	d.opened.Add(d.sockets.streams.Close)

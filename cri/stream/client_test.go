@@ -17,7 +17,6 @@ import (
 	"testing"
 	"time"
 
-	"k8s.io/cri-streaming/pkg/streaming"
 	"k8s.io/streaming/pkg/httpstream"
 	"k8s.io/streaming/pkg/httpstream/spdy"
 
@@ -188,12 +187,17 @@ func (v *view) end() { v.pw.Close() }
 
 func serve(t *testing.T, pods Pods) *Server {
 	t.Helper()
-	config := streaming.DefaultConfig
-	config.StreamCreationTimeout = 2 * time.Second
-	s, err := listen("127.0.0.1:0", config)
+	return serveAs(t, pods, Config{Address: "127.0.0.1:0"}, func(*limits) {})
+}
+
+func serveAs(t *testing.T, pods Pods, config Config, change func(*limits)) *Server {
+	t.Helper()
+	s, err := Listen(config)
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.limits.creation, s.limits.farewell = 2*time.Second, time.Second
+	change(&s.limits)
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(pods) }()
 	t.Cleanup(func() {

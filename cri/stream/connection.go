@@ -2,6 +2,7 @@ package stream
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"net/http"
 	"sync"
@@ -11,38 +12,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// net/http forgets a connection once a handler takes it over, and the library
-// cannot tell a client that has finished sending from one that has gone: both
-// are the end of a stream. So the connections themselves are watched, and each
-// has a context that ends with it.
+// net/http forgets a connection once a handler takes it over, and the end of
+// a stream does not tell a client that has finished sending from one that has
+// gone. So the connections themselves are watched, and each has a context that
+// ends with it.
 
 // watchEvery is how often a connection that nobody reads is looked at.
 const watchEvery = 2 * time.Second
 
-// connections are the open ones, by the client's address.
+// A client that fell silent, as its machine lost power, is found by the
+// kernel's probes after about a minute.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3}
+
+// connections are the open ones.
 type connections struct {
 	mu   sync.Mutex
-	open map[string]*watchedConn
+	open map[*watchedConn]struct{}
 }
 
-func newConnections() *connections { return &connections{open: map[string]*watchedConn{}} }
-
-// context returns the context of the connection from a client's address.
-func (c *connections) context(client net.Addr) context.Context {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if conn := c.open[client.String()]; conn != nil {
-		return conn.ctx
-	}
-	gone, cancel := context.WithCancel(context.Background())
-	cancel()
-	return gone
-}
+func newConnections() *connections { return &connections{open: map[*watchedConn]struct{}{}} }
 
 func (c *connections) closeAll() {
 	c.mu.Lock()
 	var all []*watchedConn
-	for _, conn := range c.open {
+	for conn := range c.open {
 		all = append(all, conn)
 	}
 	c.mu.Unlock()
@@ -52,19 +45,23 @@ func (c *connections) closeAll() {
 }
 
 type watchedListener struct {
-	net.Listener
+	*net.TCPListener
 	conns *connections
 }
 
 func (l *watchedListener) Accept() (net.Conn, error) {
-	conn, err := l.Listener.Accept()
+	conn, err := l.AcceptTCP()
 	if err != nil {
 		return nil, err
 	}
-	w := &watchedConn{TCPConn: conn.(*net.TCPConn), conns: l.conns}
+	if err := conn.SetKeepAliveConfig(keepAlive); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	w := &watchedConn{TCPConn: conn, conns: l.conns}
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	l.conns.mu.Lock()
-	l.conns.open[conn.RemoteAddr().String()] = w
+	l.conns.open[w] = struct{}{}
 	l.conns.mu.Unlock()
 	go w.watch()
 	return w, nil
@@ -74,33 +71,49 @@ type connKey struct{}
 
 // connContext makes the context of a request end with its connection.
 func connContext(_ context.Context, c net.Conn) context.Context {
+	if t, ok := c.(*tls.Conn); ok {
+		c = t.NetConn()
+	}
 	w := c.(*watchedConn)
 	return context.WithValue(w.ctx, connKey{}, w)
 }
 
-func noteTakeover(c net.Conn, state http.ConnState) {
-	if state == http.StateHijacked {
-		c.(*watchedConn).taken.Store(true)
+// take takes a connection over from net/http, with what was read of it already.
+func take(w http.ResponseWriter, r *http.Request) (net.Conn, error) {
+	watched(r).taken.Store(true)
+	conn, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return nil, err
 	}
+	if buffered.Reader.Buffered() > 0 {
+		return &readAhead{Conn: conn, ahead: buffered.Reader}, nil
+	}
+	return conn, nil
 }
 
-// closing closes what the library took over and forgets when a client leaves
-// before it has opened all its streams.
-type closing struct{ library http.Handler }
+func watched(r *http.Request) *watchedConn { return r.Context().Value(connKey{}).(*watchedConn) }
 
-func (c closing) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	c.library.ServeHTTP(w, r)
-	if conn := r.Context().Value(connKey{}).(*watchedConn); conn.taken.Load() {
+// closeTaken ends a connection that was taken over, however its session ended.
+func closeTaken(r *http.Request) {
+	if conn := watched(r); conn.taken.Load() {
 		conn.Close()
 	}
 }
+
+// readAhead is a connection of which some bytes were read already.
+type readAhead struct {
+	net.Conn
+	ahead interface{ Read([]byte) (int, error) }
+}
+
+func (c *readAhead) Read(p []byte) (int, error) { return c.ahead.Read(p) }
 
 type watchedConn struct {
 	*net.TCPConn
 	conns  *connections
 	ctx    context.Context
 	cancel context.CancelFunc
-	taken  atomic.Bool // by the library, from net/http
+	taken  atomic.Bool // from net/http
 }
 
 func (w *watchedConn) Read(p []byte) (int, error) {
@@ -115,15 +128,13 @@ func (w *watchedConn) Read(p []byte) (int, error) {
 func (w *watchedConn) Close() error {
 	w.cancel()
 	w.conns.mu.Lock()
-	if w.conns.open[w.RemoteAddr().String()] == w {
-		delete(w.conns.open, w.RemoteAddr().String())
-	}
+	delete(w.conns.open, w)
 	w.conns.mu.Unlock()
 	return w.TCPConn.Close()
 }
 
 // watch notices a client that left while nobody reads, as when a program
-// does not take its stdin and the library's queue is full.
+// does not take its stdin and our queues are full.
 func (w *watchedConn) watch() {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()

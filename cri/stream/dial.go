@@ -16,10 +16,10 @@ const dialTimeout = 30 * time.Second
 
 // dial connects to a port on the loopback of a pod: programs that listen on
 // all addresses answer there, and so do those that want no visitors.
-func (r *runtime) dial(ctx context.Context, pod string, port int32) (*net.TCPConn, error) {
+func (s *Server) dial(ctx context.Context, pod string, port int32) (*net.TCPConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	ns, err := r.pods.NetNS(pod)
+	ns, err := s.pods.NetNS(pod)
 	if err != nil {
 		return nil, err
 	}

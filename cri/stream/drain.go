@@ -17,6 +17,7 @@ const quiet = 2 * time.Second
 type drain struct {
 	copies sync.WaitGroup
 	bytes  atomic.Int64
+	busy   atomic.Int32 // writes that a slow client holds
 }
 
 // copy starts to copy src. Without a dst, or when dst takes no more, src is
@@ -27,7 +28,7 @@ func (d *drain) copy(dst io.Writer, src io.Reader) {
 	}
 	d.copies.Go(func() {
 		if dst != nil {
-			io.Copy(&counted{dst, &d.bytes}, src)
+			io.Copy(counted{dst, d}, src)
 		}
 		io.Copy(io.Discard, src)
 	})
@@ -35,7 +36,8 @@ func (d *drain) copy(dst io.Writer, src io.Reader) {
 
 func (d *drain) wait() { d.copies.Wait() }
 
-// settle waits for the last output of a program that has ended.
+// settle waits for the last output of a program that has ended. A client that
+// is slow to take it is waited for; only silence of the program counts.
 func (d *drain) settle(ctx context.Context) {
 	done := make(chan struct{})
 	go func() {
@@ -53,7 +55,7 @@ func (d *drain) settle(ctx context.Context) {
 			return
 		case <-tick.C:
 			now := d.bytes.Load()
-			if now == before {
+			if now == before && d.busy.Load() == 0 {
 				return
 			}
 			before = now
@@ -62,12 +64,14 @@ func (d *drain) settle(ctx context.Context) {
 }
 
 type counted struct {
-	to    io.Writer
-	bytes *atomic.Int64
+	to io.Writer
+	d  *drain
 }
 
-func (c *counted) Write(p []byte) (int, error) {
+func (c counted) Write(p []byte) (int, error) {
+	c.d.busy.Add(1)
+	defer c.d.busy.Add(-1)
 	n, err := c.to.Write(p)
-	c.bytes.Add(int64(n))
+	c.d.bytes.Add(int64(n))
 	return n, err
 }

@@ -6,18 +6,17 @@ import (
 	"io"
 	"log/slog"
 
-	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
-	utilexec "k8s.io/utils/exec"
+	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"cri-mini/podsandbox"
 )
 
-// Exec runs a program for the length of one connection.
-func (r *runtime) Exec(ctx context.Context, container string, args []string, in io.Reader, out, errOut io.WriteCloser, tty bool, resize <-chan remotecommand.TerminalSize) error {
-	run, err := r.pods.Exec(ctx, container, args, tty, podsandbox.ExecIO{
-		Stdin:  in != nil,
-		Stdout: out != nil || tty,
-		Stderr: errOut != nil && !tty,
+// exec runs a program for the length of one connection.
+func (s *Server) exec(ctx context.Context, q *criapi.ExecRequest, c *remote) error {
+	run, err := s.pods.Exec(ctx, q.ContainerId, q.Cmd, q.Tty, podsandbox.ExecIO{
+		Stdin:  c.in != nil,
+		Stdout: c.out != nil || q.Tty,
+		Stderr: c.errOut != nil && !q.Tty,
 	})
 	if err != nil {
 		return err
@@ -26,18 +25,20 @@ func (r *runtime) Exec(ctx context.Context, container string, args []string, in 
 	// A client that left cannot end the program, so we do.
 	stop := context.AfterFunc(ctx, func() {
 		if err := run.Kill(); err != nil {
-			slog.Warn("cannot kill the program of a lost exec", "container", container, "err", err)
+			slog.Warn("cannot kill the program of a lost exec", "container", q.ContainerId, "err", err)
 		}
 	})
 	defer stop()
 
-	if in != nil {
-		go feed(run.Stdin(), in, tty)
+	if c.in != nil {
+		go feed(run.Stdin(), c.in, q.Tty)
 	}
-	go follow(ctx, resize, run.Resize)
+	if q.Tty {
+		go follow(ctx, c.sizes, run.Resize)
+	}
 	var output drain
-	output.copy(out, run.Stdout())
-	output.copy(errOut, run.Stderr())
+	output.copy(c.out, run.Stdout())
+	output.copy(c.errOut, run.Stderr())
 
 	code, err := run.Wait(ctx)
 	if err != nil {
@@ -45,15 +46,15 @@ func (r *runtime) Exec(ctx context.Context, container string, args []string, in 
 	}
 	output.settle(ctx)
 	if code != 0 {
-		return utilexec.CodeExitError{Err: fmt.Errorf("exit code %d", code), Code: code}
+		return &exitError{code}
 	}
 	return nil
 }
 
-// Attach shows the streams of a container's first process for the length of
+// attach shows the streams of a container's first process for the length of
 // one connection.
-func (r *runtime) Attach(ctx context.Context, container string, in io.Reader, out, errOut io.WriteCloser, tty bool, resize <-chan remotecommand.TerminalSize) error {
-	view, err := r.pods.Attach(ctx, container)
+func (s *Server) attach(ctx context.Context, q *criapi.AttachRequest, c *remote) error {
+	view, err := s.pods.Attach(ctx, q.ContainerId)
 	if err != nil {
 		return err
 	}
@@ -62,15 +63,15 @@ func (r *runtime) Attach(ctx context.Context, container string, in io.Reader, ou
 	stop := context.AfterFunc(ctx, func() { view.Close() })
 	defer stop()
 
-	if in != nil && view.Stdin() != nil {
-		go feed(view.Stdin(), in, tty)
+	if c.in != nil {
+		go feed(view.Stdin(), c.in, q.Tty)
 	}
-	if tty {
-		go follow(ctx, resize, view.Resize)
+	if q.Tty {
+		go follow(ctx, c.sizes, view.Resize)
 	}
 	var output drain
-	output.copy(out, view.Stdout())
-	output.copy(errOut, view.Stderr())
+	output.copy(c.out, view.Stdout())
+	output.copy(c.errOut, view.Stderr())
 	output.wait()
 	return nil
 }
@@ -78,23 +79,26 @@ func (r *runtime) Attach(ctx context.Context, container string, in io.Reader, ou
 // feed ends with the client's half of the stream, or when the program takes
 // no more. A terminal is one thing for both directions and stays open.
 func feed(stdin io.WriteCloser, in io.Reader, tty bool) {
-	io.Copy(stdin, in)
-	if !tty {
-		stdin.Close()
+	if stdin != nil {
+		io.Copy(stdin, in)
+		if !tty {
+			stdin.Close()
+		}
 	}
+	io.Copy(io.Discard, in) // what nobody takes must not hold the connection
 }
 
 // follow passes on the sizes of the client's terminal.
-func follow(ctx context.Context, sizes <-chan remotecommand.TerminalSize, resize func(width, height uint16) error) {
+func follow(ctx context.Context, sizes <-chan size, resize func(width, height uint16) error) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case size, more := <-sizes: // nil, and silent, without a terminal
+		case next, more := <-sizes: // nil, and silent, without a terminal
 			if !more {
 				return
 			}
-			if err := resize(size.Width, size.Height); err != nil {
+			if err := resize(next.Width, next.Height); err != nil {
 				slog.Debug("terminal not resized", "err", err)
 			}
 		}

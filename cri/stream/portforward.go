@@ -2,98 +2,179 @@ package stream
 
 import (
 	"context"
-	"errors"
-	"io"
+	"fmt"
+	"log/slog"
 	"net"
-	"syscall"
+	"net/http"
+	"strconv"
+	"sync"
 	"time"
+
+	"github.com/gorilla/websocket"
+	"github.com/moby/spdystream"
+	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// resetEvery is how often a stream is asked whether the client has reset it,
-// once it has stopped sending.
-const resetEvery = 250 * time.Millisecond
+const (
+	forwardProtocol = "portforward.k8s.io"
+	tunnelProtocol  = spdyName + "+" + forwardProtocol
+	// maxForwards bounds the connections of one client.
+	maxForwards = 1000
+)
 
-// PortForward joins one data stream of the client with one connection to a
-// port in the pod. Each direction ends on its own.
-//
-// An error makes the client drop all its streams, so one is returned only
-// when nothing answered at the port. A program that resets its connection is
-// the client's own business.
-func (r *runtime) PortForward(_ context.Context, pod string, port int32, stream io.ReadWriteCloser) error {
-	ctx, cancel := r.streamContext(stream)
+// servePortForward serves one client: over SPDY, over SPDY within a WebSocket,
+// or over the channels of a WebSocket for ports that the request names.
+func (s *Server) servePortForward(w http.ResponseWriter, r *http.Request, q *criapi.PortForwardRequest) {
+	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	conn, err := r.dial(ctx, pod, port)
+	conn, err := s.openForward(ctx, cancel, w, r, q)
 	if err != nil {
-		return err
+		slog.Debug("streaming connection not made", "path", r.URL.Path, "err", err)
+		return
 	}
-	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() {
-		conn.Close()
-		reset(stream)
-	})
-	defer stop()
+	if conn == nil {
+		return // served already
+	}
+	f := &forwards{server: s, ctx: ctx, pod: q.PodSandboxId, waiting: map[string]*pair{}}
+	session, err := startSPDY(conn, cancel, s.limits, f.check, f.opened)
+	if err == nil {
+		<-ctx.Done()
+		session.end()
+	}
+	conn.Close()
+	f.running.Wait()
+}
 
-	sent := make(chan error, 1)
-	go func() {
-		_, err := io.Copy(conn, stream)
-		conn.CloseWrite()
-		sent <- err
-		r.closeAfterReset(ctx, conn, stream)
-	}()
-	_, err = io.Copy(stream, conn)
-	stream.Close() // the client learns that no more will come, and may go on sending
-	if !broken(err) {
-		select {
-		case err = <-sent:
-		case <-ctx.Done():
-		}
+func (s *Server) openForward(ctx context.Context, cancel context.CancelFunc, w http.ResponseWriter, r *http.Request, q *criapi.PortForwardRequest) (net.Conn, error) {
+	if !websocket.IsWebSocketUpgrade(r) {
+		conn, _, err := upgradeSPDY(w, r, []string{forwardProtocol}, forwardProtocol)
+		return conn, err
 	}
-	if err != nil && !broken(err) && ctx.Err() == nil {
+	spoken := []string{tunnelProtocol}
+	if len(q.Port) > 0 {
+		spoken = append(spoken, names(portProtocols)...)
+	} else if len(websocket.Subprotocols(r)) == 0 {
+		err := fmt.Errorf("websocket without the protocol %s: the request for this URL must name the ports", tunnelProtocol)
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return nil, err
+	}
+	ws, name, err := upgradeWebSocket(w, r, spoken)
+	if err != nil {
+		return nil, err
+	}
+	if name == tunnelProtocol {
+		return newTunnel(ws, s.limits), nil
+	}
+	s.forwardChannels(ctx, cancel, ws, named(portProtocols, name), q)
+	return nil, nil
+}
+
+// forwards are the connections of one client. The client opens two streams for
+// each: one for the data, one on which it reads why there is none.
+type forwards struct {
+	server *Server
+	ctx    context.Context
+	pod    string
+
+	mu      sync.Mutex
+	waiting map[string]*pair // by what the client calls the connection
+	active  int
+	running sync.WaitGroup
+}
+
+type pair struct {
+	errors, data *spdystream.Stream
+	expire       *time.Timer
+}
+
+func forwardedPort(h http.Header) (int32, error) {
+	port, err := strconv.ParseUint(h.Get("port"), 10, 16)
+	if err != nil || port == 0 {
+		return 0, fmt.Errorf("port %q: want 1 to 65535", h.Get("port"))
+	}
+	return int32(port), nil
+}
+
+func (f *forwards) check(h http.Header) error {
+	if _, err := forwardedPort(h); err != nil {
 		return err
+	}
+	if name := h.Get(streamType); name != "error" && name != "data" {
+		return fmt.Errorf("stream type %q: want error or data", name)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.active+len(f.waiting) >= maxForwards {
+		return fmt.Errorf("more than %d connections", maxForwards)
 	}
 	return nil
 }
 
-// streamContext ends with the connection that a stream belongs to: the
-// library's own context never does.
-func (r *runtime) streamContext(stream io.ReadWriteCloser) (context.Context, context.CancelFunc) {
-	if s, ok := stream.(interface{ RemoteAddr() net.Addr }); ok {
-		return context.WithCancel(r.conns.context(s.RemoteAddr()))
-	}
-	return context.WithCancel(context.Background()) // WebSocket: no half close, the end of the stream is the end
-}
-
-// closeAfterReset ends the connection to the pod when the stream was not half
-// closed but reset: the client wants no answer.
-func (r *runtime) closeAfterReset(ctx context.Context, conn *net.TCPConn, stream io.ReadWriteCloser) {
-	s, ok := stream.(interface{ IsFinished() bool })
-	if !ok {
-		conn.Close()
-		return
-	}
-	tick := time.NewTicker(resetEvery)
-	defer tick.Stop()
-	for !s.IsFinished() {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
+// opened runs a connection when both its streams are there.
+func (f *forwards) opened(session *spdySession, stream *spdystream.Stream) {
+	data := stream.Headers().Get(streamType) == "data"
+	id := stream.Headers().Get("requestID")
+	if id == "" { // an old client: it opens the two one after the other
+		n := stream.Identifier()
+		if data {
+			n -= 2
 		}
+		id = "stream " + strconv.FormatUint(uint64(n), 10)
 	}
-	conn.Close()
-}
-
-// reset ends both directions of a stream and wakes who reads it; a close is
-// only a half.
-func reset(stream io.ReadWriteCloser) {
-	if s, ok := stream.(interface{ Reset() error }); ok {
-		s.Reset()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p := f.waiting[id]
+	if p == nil {
+		p = new(pair)
+		p.expire = time.AfterFunc(f.server.limits.creation, func() { f.drop(session, id, p) })
+		f.waiting[id] = p
+	}
+	half := &p.errors
+	if data {
+		half = &p.data
+	}
+	if *half != nil {
+		go session.forget(stream) // opened twice
 		return
 	}
-	stream.Close()
+	*half = stream
+	if p.errors == nil || p.data == nil {
+		return
+	}
+	p.expire.Stop()
+	delete(f.waiting, id)
+	f.active++
+	f.running.Go(func() { f.run(session, p) })
 }
 
-// broken tells an error that one end of a connection causes the other.
-func broken(err error) bool {
-	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, net.ErrClosed)
+// drop forgets a connection whose other stream never came.
+func (f *forwards) drop(session *spdySession, id string, p *pair) {
+	f.mu.Lock()
+	mine := f.waiting[id] == p
+	if mine {
+		delete(f.waiting, id)
+	}
+	f.mu.Unlock()
+	if mine {
+		if p.errors != nil {
+			fmt.Fprintf(p.errors, "no data stream within %v", f.server.limits.creation)
+			p.errors.Close()
+		}
+		session.forget(p.errors, p.data)
+	}
+}
+
+func (f *forwards) run(session *spdySession, p *pair) {
+	port, _ := forwardedPort(p.data.Headers()) // checked
+	ctx, cancel := context.WithCancel(f.ctx)
+	defer cancel()
+	if err := f.server.forward(ctx, f.pod, port, newStreamPeer(ctx, cancel, p.data)); err != nil {
+		fmt.Fprintf(p.errors, "forward port %d of pod %s: %v", port, f.pod, err)
+	}
+	p.data.Close()
+	p.errors.Close()
+	session.forget(p.data, p.errors)
+	f.mu.Lock()
+	f.active--
+	f.mu.Unlock()
 }

@@ -2,6 +2,7 @@ package stream
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -9,10 +10,10 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strings"
 	"time"
 
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
-	"k8s.io/cri-streaming/pkg/streaming"
 
 	"cri-mini/podsandbox"
 )
@@ -28,44 +29,97 @@ type Pods interface {
 	NetNS(pod string) (*os.File, error)
 }
 
+// Config is where and how a Server is reached.
+type Config struct {
+	Address string // port 0 means any free one
+	Host    string // in URLs; empty: that of Address, or the loopback for all addresses
+	// Certificate and Key are files in PEM; without them TLS is not spoken.
+	Certificate, Key string
+	// Plain allows an address beyond the loopback without TLS.
+	Plain bool
+}
+
+// limits are times that a test shortens.
+type limits struct {
+	creation time.Duration // until a client has opened all its streams
+	idle     time.Duration // without a byte of data
+	ping     time.Duration // between two pings of a WebSocket
+	silence  time.Duration // without any frame from a WebSocket client
+	farewell time.Duration // until a client closes after the end was told
+}
+
+var defaultLimits = limits{
+	creation: 30 * time.Second,
+	idle:     4 * time.Hour,
+	ping:     10 * time.Second,
+	silence:  2 * time.Minute, // a client that waits for its own reader may be slow to answer
+	farewell: 5 * time.Second,
+}
+
 // Server gives out URLs and serves what comes back on them.
 type Server struct {
 	listener net.Listener
-	library  streaming.Server
+	base     url.URL
+	tls      *tls.Config // nil without
 	http     *http.Server
-	runtime  *runtime
+	tokens   *tokens
+	conns    *connections
+	limits   limits
+	pods     Pods
 }
 
-// Listen opens the address, on which port 0 means any free one.
-func Listen(address string) (*Server, error) {
-	return listen(address, streaming.DefaultConfig)
+// Listen opens the address.
+func Listen(config Config) (*Server, error) {
+	s := &Server{tokens: newTokens(), conns: newConnections(), limits: defaultLimits}
+	if config.Certificate != "" {
+		certificate, err := newCertificate(config.Certificate, config.Key)
+		if err != nil {
+			return nil, err
+		}
+		s.tls = &tls.Config{GetCertificate: certificate.get, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
+	}
+	listener, err := net.Listen("tcp", config.Address)
+	if err != nil {
+		return nil, fmt.Errorf("stream address %q: %w", config.Address, err)
+	}
+	address := listener.Addr().(*net.TCPAddr)
+	if s.tls == nil && !address.IP.IsLoopback() {
+		if !config.Plain {
+			listener.Close()
+			return nil, fmt.Errorf("stream address %q: not on the loopback and without TLS: set stream-certificate and stream-key, or stream-plain to accept it", config.Address)
+		}
+		slog.Warn("exec, attach and port-forward are served without TLS beyond the loopback", "address", address)
+	}
+	s.listener = &watchedListener{TCPListener: listener.(*net.TCPListener), conns: s.conns}
+	s.base = url.URL{Scheme: "http", Host: hostInURL(config.Host, address)}
+	if s.tls != nil {
+		s.base.Scheme = "https"
+	}
+	s.http = &http.Server{
+		Handler:           s,
+		ConnContext:       connContext,
+		ReadHeaderTimeout: 30 * time.Second,
+		IdleTimeout:       30 * time.Second,
+		TLSConfig:         s.tls,
+		// A connection cannot be taken over from HTTP/2.
+		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){},
+		ErrorLog:     slog.NewLogLogger(slog.Default().Handler(), slog.LevelDebug),
+	}
+	return s, nil
 }
 
-func listen(address string, config streaming.Config) (*Server, error) {
-	listener, err := net.Listen("tcp", address)
-	if err != nil {
-		return nil, fmt.Errorf("stream address %q: %w", address, err)
+// hostInURL is what clients connect to. All addresses are none of them; the
+// kubelet comes from this node.
+func hostInURL(host string, address *net.TCPAddr) string {
+	if host == "" {
+		switch host = address.IP.String(); {
+		case address.IP.IsUnspecified() && address.IP.To4() == nil:
+			host = "::1"
+		case address.IP.IsUnspecified():
+			host = "127.0.0.1"
+		}
 	}
-	r := &runtime{conns: newConnections()}
-	config.Addr = listener.Addr().String()
-	config.BaseURL = &url.URL{Scheme: "http", Host: config.Addr}
-	library, err := streaming.NewServer(config, r)
-	if err != nil {
-		listener.Close()
-		return nil, fmt.Errorf("stream server: %w", err)
-	}
-	return &Server{
-		listener: listener,
-		library:  library,
-		runtime:  r,
-		http: &http.Server{
-			Handler:           closing{library},
-			ConnContext:       connContext,
-			ConnState:         noteTakeover,
-			ReadHeaderTimeout: 30 * time.Second,
-			ErrorLog:          slog.NewLogLogger(slog.Default().Handler(), slog.LevelDebug),
-		},
-	}, nil
+	return net.JoinHostPort(host, fmt.Sprint(address.Port))
 }
 
 // Address is where the server listens.
@@ -73,8 +127,13 @@ func (s *Server) Address() string { return s.listener.Addr().String() }
 
 // Serve returns after Close.
 func (s *Server) Serve(pods Pods) error {
-	s.runtime.pods = pods
-	err := s.http.Serve(&watchedListener{Listener: s.listener, conns: s.runtime.conns})
+	s.pods = pods
+	var err error
+	if s.tls != nil {
+		err = s.http.ServeTLS(s.listener, "", "")
+	} else {
+		err = s.http.Serve(s.listener)
+	}
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
@@ -84,7 +143,7 @@ func (s *Server) Serve(pods Pods) error {
 // Close ends all connections, and with them what was done for them.
 func (s *Server) Close() error {
 	err := s.http.Close()
-	s.runtime.conns.closeAll() // those that the library took over from net/http
+	s.conns.closeAll() // those that were taken over from net/http
 	// Before Serve the HTTP server does not know the listener.
 	if e := s.listener.Close(); !errors.Is(e, net.ErrClosed) {
 		err = errors.Join(err, e)
@@ -92,23 +151,67 @@ func (s *Server) Close() error {
 	return err
 }
 
+func (s *Server) url(verb string, request any) (string, error) {
+	token, err := s.tokens.leave(request)
+	if err != nil {
+		return "", err
+	}
+	return s.base.JoinPath(verb, token).String(), nil
+}
+
 // Exec returns the URL at which the request is carried out.
 func (s *Server) Exec(r *criapi.ExecRequest) (*criapi.ExecResponse, error) {
-	return s.library.GetExec(r)
+	url, err := s.url("exec", r)
+	return &criapi.ExecResponse{Url: url}, err
 }
 
 // Attach returns the URL at which the request is carried out.
 func (s *Server) Attach(r *criapi.AttachRequest) (*criapi.AttachResponse, error) {
-	return s.library.GetAttach(r)
+	url, err := s.url("attach", r)
+	return &criapi.AttachResponse{Url: url}, err
 }
 
 // PortForward returns the URL at which the request is carried out.
 func (s *Server) PortForward(r *criapi.PortForwardRequest) (*criapi.PortForwardResponse, error) {
-	return s.library.GetPortForward(r)
+	url, err := s.url("portforward", r)
+	return &criapi.PortForwardResponse{Url: url}, err
 }
 
-// runtime is the library's view of the pods.
-type runtime struct {
-	pods  Pods
-	conns *connections
+// ServeHTTP carries out the request of a token. What asks under another path
+// than the token's finds nothing, and has used the token up.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	defer closeTaken(r)
+	if r.Method != http.MethodGet && r.Method != http.MethodPost {
+		w.Header().Set("Allow", "GET, POST")
+		http.Error(w, fmt.Sprintf("method %q: want GET or POST", r.Method), http.StatusMethodNotAllowed)
+		return
+	}
+	verb, token, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+	request, err := s.tokens.take(token)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusNotFound)
+		return
+	}
+	switch q := request.(type) {
+	case *criapi.ExecRequest:
+		if verb == "exec" {
+			s.serveRemote(w, r, wanted{q.Stdin, q.Stdout, q.Stderr, q.Tty}, func(ctx context.Context, c *remote) error {
+				return s.exec(ctx, q, c)
+			})
+			return
+		}
+	case *criapi.AttachRequest:
+		if verb == "attach" {
+			s.serveRemote(w, r, wanted{q.Stdin, q.Stdout, q.Stderr, q.Tty}, func(ctx context.Context, c *remote) error {
+				return s.attach(ctx, q, c)
+			})
+			return
+		}
+	case *criapi.PortForwardRequest:
+		if verb == "portforward" {
+			s.servePortForward(w, r, q)
+			return
+		}
+	}
+	http.Error(w, fmt.Sprintf("token %q is not of %q", token, verb), http.StatusNotFound)
 }

@@ -38,6 +38,10 @@ type Config struct {
 	LayerForm         string `toml:"layer-form" name:"layer-form" default:"auto" placeholder:"FORM" help:"Layers of images on disk: auto, directory or erofs."`
 	OpenFiles         uint64 `toml:"open-files" name:"open-files" default:"1048576" placeholder:"N" help:"Files that a process of a container may have open (RLIMIT_NOFILE), at most as many as we may; 0 leaves the limit of the monitor."`
 	StreamAddress     string `toml:"stream-address" name:"stream-address" default:"127.0.0.1:0" placeholder:"HOST:PORT" help:"Where exec, attach and port-forward are served."`
+	StreamHost        string `toml:"stream-host" name:"stream-host" default:"" placeholder:"HOST" help:"Host in the URLs of exec, attach and port-forward; the address itself if empty."`
+	StreamCertificate string `toml:"stream-certificate" name:"stream-certificate" default:"" placeholder:"FILE" help:"Serve exec, attach and port-forward by TLS with this certificate (PEM), read again when it changes."`
+	StreamKey         string `toml:"stream-key" name:"stream-key" default:"" placeholder:"FILE" help:"Private key of the certificate (PEM)."`
+	StreamPlain       bool   `toml:"stream-plain" name:"stream-plain" default:"false" help:"Allow a stream-address beyond the loopback without TLS."`
 	LogLevel          string `toml:"log-level" name:"log-level" default:"info" placeholder:"LEVEL" help:"Log: debug, info, warn or error."`
 }
 
@@ -85,8 +89,28 @@ func (c Config) Validate() error {
 	if _, _, err := net.SplitHostPort(c.StreamAddress); err != nil {
 		return &Error{"stream-address", c.StreamAddress, "want host:port"}
 	}
+	if err := c.validateStreams(); err != nil {
+		return err
+	}
 	_, err := c.PodRanges()
 	return err
+}
+
+func (c Config) validateStreams() error {
+	if strings.ContainsAny(c.StreamHost, "/[] ") {
+		return &Error{"stream-host", c.StreamHost, "want a name or an address, without a port"}
+	}
+	files := []struct{ key, value string }{{"stream-certificate", c.StreamCertificate}, {"stream-key", c.StreamKey}}
+	for i, file := range files {
+		other := files[1-i]
+		switch {
+		case file.value == "" && other.value != "":
+			return &Error{file.key, "", "missing, for " + other.key + " is given"}
+		case file.value != "" && !filepath.IsAbs(file.value):
+			return &Error{file.key, file.value, "want an absolute path"}
+		}
+	}
+	return nil
 }
 
 // PodRanges are the ranges of PodCIDR; none means the built-in default.

@@ -66,6 +66,10 @@ func TestValidateNamesKeyAndValue(t *testing.T) {
 		{func(c *Config) { c.LayerForm = "tar" }, `layer-form "tar"`},
 		{func(c *Config) { c.LogLevel = "trace" }, `log-level "trace"`},
 		{func(c *Config) { c.StreamAddress = "127.0.0.1" }, `stream-address "127.0.0.1"`},
+		{func(c *Config) { c.StreamHost = "node:1/x" }, `stream-host "node:1/x"`},
+		{func(c *Config) { c.StreamCertificate = "/a.pem" }, `stream-key "": missing, for stream-certificate is given`},
+		{func(c *Config) { c.StreamKey = "/a.pem" }, `stream-certificate "": missing, for stream-key is given`},
+		{func(c *Config) { c.StreamCertificate, c.StreamKey = "a.pem", "/a.key" }, `stream-certificate "a.pem": want an absolute path`},
 		{func(c *Config) { c.PodCIDR = "10.0.0.0" }, `pod-cidr "10.0.0.0"`},
 		{func(c *Config) { c.PodCIDR = "10.0.0.0/8,10.1.0.0/16" }, `more than one range of a family`},
 	} {

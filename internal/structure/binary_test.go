@@ -74,7 +74,7 @@ var heavy = []string{
 	"github.com/alecthomas/kong", "github.com/cilium/ebpf", "github.com/containerd/cgroups/v3/cgroup2",
 	"github.com/containernetworking/cni/libcni", "github.com/google/nftables",
 	"google.golang.org/grpc", "google.golang.org/protobuf/internal/impl",
-	"k8s.io/cri-api/pkg/apis/runtime/v1", "k8s.io/cri-streaming/pkg/streaming", "k8s.io/klog/v2",
+	"k8s.io/cri-api/pkg/apis/runtime/v1", "github.com/gorilla/websocket", "github.com/moby/spdystream",
 	"oras.land/oras-go/v2/registry",
 }
 

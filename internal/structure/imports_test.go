@@ -53,7 +53,8 @@ var ours = []struct{ who, may string }{
 var only = []struct{ what, who string }{
 	{"google.golang.org/grpc/...", "cri cmd/cri-mini"},
 	{"k8s.io/cri-api/...", "cri cri/stream podsandbox podsandbox/plan internal/admin cmd/cri-mini"},
-	{"k8s.io/cri-streaming/...", "cri/stream"},
+	{"github.com/moby/spdystream/...", "cri/stream"},
+	{"github.com/gorilla/websocket", "cri/stream"},
 	{"github.com/containerd/cgroups/...", "runtime/cgroup"},
 	{"github.com/cilium/ebpf/...", "runtime/cgroup"},
 	{"github.com/containernetworking/...", "podsandbox/network/internal/cni"},

@@ -22,6 +22,8 @@ type options struct {
 	focus  string
 	totals string
 	update bool
+	// websocket runs the specs of exec, attach and port-forward over WebSocket.
+	websocket bool
 
 	repository string
 }
@@ -34,7 +36,11 @@ func main() {
 	flag.StringVar(&o.focus, "focus", "", "run only the specs whose name matches this `expression`")
 	flag.StringVar(&o.totals, "totals", "", "`file` to write \"passed failed skipped\" to")
 	flag.BoolVar(&o.update, "update", false, "rewrite passing.txt from this run")
+	flag.BoolVar(&o.websocket, "websocket", false, "run the streaming specs, over WebSocket in place of SPDY")
 	flag.Parse()
+	if o.websocket && o.focus == "" {
+		o.focus = "Streaming runtime should support streaming interfaces"
+	}
 
 	status, err := 1, o.fill()
 	if err == nil {

@@ -56,6 +56,9 @@ func (o *options) runSuite(endpoint, digest string) (*result, error) {
 	if o.focus != "" {
 		arguments = append(arguments, "-ginkgo.focus="+o.focus)
 	}
+	if o.websocket {
+		arguments = append(arguments, "-websocket-exec", "-websocket-attach", "-websocket-portforward")
+	}
 	for _, a := range absent {
 		arguments = append(arguments, "-ginkgo.skip="+a.pattern.String())
 	}

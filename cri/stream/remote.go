@@ -1,0 +1,67 @@
+package stream
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gorilla/websocket"
+)
+
+// wanted are the streams that a request asked for.
+type wanted struct{ stdin, stdout, stderr, tty bool }
+
+// remote is the client's side of exec or attach.
+type remote struct {
+	in          io.Reader // nil if not wanted, as the outputs
+	out, errOut io.Writer
+	sizes       <-chan size // of the client's terminal
+	// finish tells the client how it went and ends the connection.
+	finish func(error)
+}
+
+// serveRemote runs a program's side against a client's.
+func (s *Server) serveRemote(w http.ResponseWriter, r *http.Request, want wanted, run func(context.Context, *remote) error) {
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	open := s.openSPDY
+	if websocket.IsWebSocketUpgrade(r) {
+		open = s.openWebSocket
+	}
+	c, err := open(ctx, cancel, w, r, want)
+	if err != nil {
+		slog.Debug("streaming connection not made", "path", r.URL.Path, "err", err)
+		return
+	}
+	c.finish(run(ctx, c))
+}
+
+// negotiate picks the first of the client's protocols that we speak. A client
+// that names none gets the oldest.
+func negotiate(offered, spoken []string, oldest string) (string, error) {
+	if len(offered) == 0 {
+		return oldest, nil
+	}
+	for _, o := range offered {
+		if slices.Contains(spoken, o) {
+			return o, nil
+		}
+	}
+	return "", fmt.Errorf("protocol %q: want one of %s", strings.Join(offered, ", "), strings.Join(spoken, ", "))
+}
+
+// await waits for a client to close, so that what we wrote last is read: a
+// connection that is closed with bytes unread takes them back.
+func await(closed <-chan struct{}, limit time.Duration) {
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-closed:
+	case <-timer.C:
+	}
+}

@@ -1,0 +1,52 @@
+package stream
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+)
+
+// size is one size of a terminal, in characters.
+type size struct{ Width, Height uint16 }
+
+// maxSizeText bounds one size in a client's stream; it takes some 30 bytes.
+const maxSizeText = 1 << 10
+
+// nextSize reads from a stream of sizes in JSON.
+type nextSize func() (size, error)
+
+func decodeSizes(r io.Reader) nextSize {
+	limited := &io.LimitedReader{R: r}
+	decoder := json.NewDecoder(limited)
+	return func() (size, error) {
+		limited.N = maxSizeText
+		var s size
+		err := decoder.Decode(&s)
+		return s, err
+	}
+}
+
+// readSizes passes the sizes on until the stream ends or makes no sense.
+func readSizes(ctx context.Context, r io.Reader) <-chan size {
+	sizes := make(chan size)
+	next := decodeSizes(r)
+	go func() {
+		defer close(sizes)
+		for {
+			s, err := next()
+			if err != nil {
+				if err != io.EOF {
+					slog.Debug("no more terminal sizes", "err", err)
+				}
+				return
+			}
+			select {
+			case sizes <- s:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return sizes
+}
