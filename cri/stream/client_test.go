@@ -227,6 +227,25 @@ func dialURL(t *testing.T, url, protocol string) *client {
 
 func tryURL(t *testing.T, url, protocol string) (*client, int) {
 	t.Helper()
+	request := upgradeRequest(t, url, protocol)
+	raw, err := net.Dial("tcp", request.URL.Host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return upgraded(t, raw, request)
+}
+
+func speakSPDY(t *testing.T, raw net.Conn, url, protocol string) *client {
+	t.Helper()
+	c, status := upgraded(t, raw, upgradeRequest(t, url, protocol))
+	if c == nil {
+		t.Fatalf("%s: status %d, want an upgrade", url, status)
+	}
+	return c
+}
+
+func upgradeRequest(t *testing.T, url, protocol string) *http.Request {
+	t.Helper()
 	request, err := http.NewRequest(http.MethodPost, url, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -234,10 +253,11 @@ func tryURL(t *testing.T, url, protocol string) (*client, int) {
 	request.Header.Set("Connection", "Upgrade")
 	request.Header.Set("Upgrade", "SPDY/3.1")
 	request.Header.Set("X-Stream-Protocol-Version", protocol)
-	raw, err := net.Dial("tcp", request.URL.Host)
-	if err != nil {
-		t.Fatal(err)
-	}
+	return request
+}
+
+func upgraded(t *testing.T, raw net.Conn, request *http.Request) (*client, int) {
+	t.Helper()
 	if err := request.Write(raw); err != nil {
 		t.Fatal(err)
 	}
@@ -256,6 +276,8 @@ func tryURL(t *testing.T, url, protocol string) (*client, int) {
 	t.Cleanup(func() { conn.Close(); raw.Close() })
 	return &client{t, raw, conn}, 0
 }
+
+func gone(pid int) bool { return syscall.Kill(pid, 0) != nil }
 
 func (c *client) stream(headers ...string) httpstream.Stream {
 	c.t.Helper()

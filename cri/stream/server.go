@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -112,14 +113,12 @@ func Listen(config Config) (*Server, error) {
 // kubelet comes from this node.
 func hostInURL(host string, address *net.TCPAddr) string {
 	if host == "" {
-		switch host = address.IP.String(); {
-		case address.IP.IsUnspecified() && address.IP.To4() == nil:
-			host = "::1"
-		case address.IP.IsUnspecified():
-			host = "127.0.0.1"
+		host = address.IP.String()
+		if address.IP.IsUnspecified() {
+			host = "127.0.0.1" // also for all of IPv6, which Go opens for both
 		}
 	}
-	return net.JoinHostPort(host, fmt.Sprint(address.Port))
+	return net.JoinHostPort(host, strconv.Itoa(address.Port))
 }
 
 // Address is where the server listens.
