@@ -81,7 +81,7 @@ func (b *birth) run(ctx context.Context) error {
 		})
 		return nil
 	})
-	if err := b.gather(remains); err != nil {
+	if err := b.gather(ctx, remains); err != nil {
 		return err
 	}
 	b.op.at("root file system")
@@ -147,7 +147,7 @@ func (b *birth) checkTarget() error {
 }
 
 // gather looks up on the node what the request names.
-func (b *birth) gather(remains spec.Container) error {
+func (b *birth) gather(ctx context.Context, remains spec.Container) error {
 	p := b.s.pods
 	layers, err := b.findImage("config.image.image", b.config.GetImage().GetImage(), &b.image)
 	if err != nil {
@@ -174,6 +174,9 @@ func (b *birth) gather(remains spec.Container) error {
 		if b.request.HostDevices, err = hostDevices(); err != nil {
 			return err
 		}
+	}
+	if b.request.AppArmor, err = b.s.pods.appArmor(ctx, security); err != nil {
+		return err
 	}
 	b.request.Profile, err = loadProfile(security)
 	return err

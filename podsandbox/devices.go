@@ -9,8 +9,6 @@ import (
 
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"cri-mini/podsandbox/plan"
-	"cri-mini/runtime/seccomp"
 	"cri-mini/runtime/spec"
 )
 
@@ -84,17 +82,4 @@ func deviceNodes(path string) ([]string, error) {
 		return nil
 	})
 	return nodes, err
-}
-
-// loadProfile reads the local seccomp profile that a container asks for.
-func loadProfile(s *criapi.LinuxContainerSecurityContext) (*seccomp.Profile, error) {
-	file, err := plan.SeccompFile(s)
-	if err != nil || file == "" {
-		return nil, err
-	}
-	profile, err := seccomp.Load(file)
-	if err != nil {
-		return nil, &InvalidError{Field: "linux.security_context.seccomp.localhost_ref", Value: file, Reason: err.Error()}
-	}
-	return profile, nil
 }

@@ -1,5 +1,7 @@
 package podsandbox
 
+//lint:file-ignore SA1019 the deprecated field is in the API and must be obeyed.
+
 import (
 	"errors"
 	"os"
@@ -84,6 +86,15 @@ func TestUnreadableProfileIsNamed(t *testing.T) {
 		})
 		if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "seccomp.localhost_ref") || !strings.Contains(err.Error(), path) {
 			t.Errorf("profile %s: %v; want field and value", path, err)
+		}
+		old := &criapi.LinuxContainerSecurityContext{SeccompProfilePath: "localhost/" + path}
+		_, err = loadProfile(old)
+		if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "seccomp_profile_path") || !strings.Contains(err.Error(), path) {
+			t.Errorf("profile %s in the deprecated field: %v; want field and value", path, err)
+		}
+		old.Seccomp = &criapi.SecurityProfile{ProfileType: criapi.SecurityProfile_RuntimeDefault}
+		if _, err := loadProfile(old); err != nil {
+			t.Errorf("profile %s in the deprecated field, which does not count: %v", path, err)
 		}
 	}
 }

@@ -17,6 +17,17 @@ type Images interface {
 	Release(owner string)
 }
 
+// AppArmor is what this package needs of the kernel's profiles.
+type AppArmor interface {
+	Enabled() bool
+	// Loaded gives no error for a profile that a process can be put under.
+	Loaded(name string) error
+	LoadDefault(ctx context.Context) error
+	// WarnWithout is told why the default profile is not there for those who
+	// did not ask for it.
+	WarnWithout(err error)
+}
+
 // Network is what this package needs of the network of pods.
 type Network interface {
 	Setup(ctx context.Context, p network.Pod) (network.Result, error)

@@ -7,7 +7,9 @@ import (
 	"os"
 	"strings"
 
+	"cri-mini/internal/masked"
 	"cri-mini/podsandbox/plan"
+	"cri-mini/runtime/apparmor"
 	"cri-mini/runtime/capability"
 )
 
@@ -18,6 +20,9 @@ type Options struct {
 	Images   Images
 	Network  Network
 	Logger   *slog.Logger // default slog.Default()
+
+	// AppArmor is what the kernel has; default package apparmor.
+	AppArmor AppArmor
 
 	// Handlers are the runtime handlers that exist besides "".
 	Handlers []string
@@ -42,6 +47,9 @@ func (o *Options) complete() error {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
+	if o.AppArmor == nil {
+		o.AppArmor = &apparmor.Profiles{Log: o.Logger}
+	}
 	o.CgroupParent = cmp.Or(o.CgroupParent, "/cri-mini")
 	o.ResolvConf = cmp.Or(o.ResolvConf, "/etc/resolv.conf")
 	o.Hosts = cmp.Or(o.Hosts, "/etc/hosts")
@@ -65,7 +73,6 @@ func (o *Options) learn() (plan.Facts, error) {
 	if err != nil {
 		return plan.Facts{}, err
 	}
-	apparmor, err := os.ReadFile("/sys/module/apparmor/parameters/enabled")
 	_, selinux := os.Stat("/sys/fs/selinux/enforce")
 	return plan.Facts{
 		CgroupParent:    o.CgroupParent,
@@ -73,7 +80,8 @@ func (o *Options) learn() (plan.Facts, error) {
 		OpenFiles:       o.OpenFiles,
 		OwnCapabilities: own,
 		AllCapabilities: all,
-		AppArmor:        err == nil && strings.HasPrefix(string(apparmor), "Y"),
 		SELinux:         selinux == nil,
+		Hidden:          masked.Hidden(),
+		Readonly:        masked.Readonly(),
 	}, nil
 }

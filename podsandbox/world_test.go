@@ -39,6 +39,8 @@ type world struct {
 	images map[string]image.Image // by name
 	passwd string
 
+	apparmor *fakeAppArmor
+
 	exits    chan TaskExit
 	calls    []string
 	fail     map[string]error          // by call
@@ -63,6 +65,7 @@ func newWorld() *world {
 		passwd:  "root:x:0:0::/root:/bin/sh\nweb:x:33:33::/srv:/bin/sh\n",
 		exits:   make(chan TaskExit, 64), fail: map[string]error{}, block: map[string]chan struct{}{},
 		obey: true, nextPID: 100, dead: make(chan struct{}),
+		apparmor: new(fakeAppArmor),
 	}
 	w.images = map[string]image.Image{}
 	for _, name := range []string{"app", "tools"} {
@@ -84,6 +87,7 @@ func (w *world) copy() *world {
 	c.tasks, c.connected, c.updates = maps.Clone(w.tasks), maps.Clone(w.connected), maps.Clone(w.updates)
 	// Holds live in the memory of the daemon.
 	c.images, c.nextPID, c.nextIP, c.obey = w.images, w.nextPID, w.nextIP, w.obey
+	c.apparmor = w.apparmor
 	if wait, blocked := w.block["Collect"]; blocked {
 		c.block["Collect"] = wait
 	}

@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"cri-mini/internal/masked"
 )
 
 // podFlags say what a pod made by hand looks like.
@@ -53,8 +55,8 @@ func (f podFlags) configs(image string, command []string, stdin, tty bool) (*cri
 	security := &criapi.LinuxContainerSecurityContext{
 		NamespaceOptions: namespaces,
 		Privileged:       f.Privileged,
-		MaskedPaths:      maskedPaths,
-		ReadonlyPaths:    readonlyPaths,
+		MaskedPaths:      masked.Hidden(),
+		ReadonlyPaths:    masked.Readonly(),
 		Seccomp:          &criapi.SecurityProfile{ProfileType: criapi.SecurityProfile_RuntimeDefault},
 	}
 	container := &criapi.ContainerConfig{
@@ -81,13 +83,6 @@ func (f podFlags) configs(image string, command []string, stdin, tty bool) (*cri
 	container.Envs = environment(f.Env, tty)
 	return pod, container, nil
 }
-
-// What the kubelet asks to hide for ordinary containers.
-var (
-	maskedPaths = []string{"/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
-		"/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap"}
-	readonlyPaths = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
-)
 
 var podName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?$`)
 

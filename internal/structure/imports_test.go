@@ -26,8 +26,8 @@ var ours = []struct{ who, may string }{
 	// What that command line shows of the kernel.
 	{"internal/hostview", "runtime/capability internal/..."},
 
-	{"podsandbox", "podsandbox/plan podsandbox/network image runtime/spec runtime/capability runtime/seccomp internal/..."},
-	{"podsandbox/plan", "runtime/spec runtime/capability runtime/seccomp internal/..."},
+	{"podsandbox", "podsandbox/plan podsandbox/network image runtime/spec runtime/capability runtime/seccomp runtime/apparmor internal/..."},
+	{"podsandbox/plan", "runtime/spec runtime/capability runtime/seccomp runtime/apparmor internal/..."},
 	{"podsandbox/network/...", "podsandbox/network/internal/... internal/..."},
 
 	{"image/...", "image/... internal/..."},
@@ -40,6 +40,7 @@ var ours = []struct{ who, may string }{
 	{"runtime/internal/...", "runtime/spec"},
 	{"runtime/capability", "internal/..."},
 	{"runtime/seccomp", "internal/..."},
+	{"runtime/apparmor", "internal/..."},
 	{"runtime/cgroup", "internal/..."},
 	{"runtime/executor", "runtime/... internal/..."},
 
@@ -61,9 +62,9 @@ var only = []struct{ what, who string }{
 	{"github.com/google/nftables/...", "podsandbox/network/internal/firewall"},
 	{"oras.land/...", "image/registry"},
 	{"net/http", "image/registry cri/stream internal/admin internal/testregistry cmd/cri-mini"},
-	// What starts a process: CNI plugins are programs, and our own binary is
-	// executed again as the monitor.
-	{"os/exec", "podsandbox/network/internal/cni runtime/executor cmd/cri-mini internal/testtool internal/enclosure hack/..."},
+	// What starts a process: CNI plugins are programs, as is the compiler of
+	// AppArmor's profiles, and our own binary is executed again as the monitor.
+	{"os/exec", "podsandbox/network/internal/cni runtime/apparmor runtime/executor cmd/cri-mini internal/testtool internal/enclosure hack/..."},
 }
 
 // light are the packages from outside that the program of the monitor may

@@ -37,6 +37,8 @@ type Request struct {
 	HostDevices []spec.Device
 	// Profile is the local seccomp profile; see SeccompProfile.
 	Profile *seccomp.Profile
+	// AppArmor is the profile that answers AppArmorProfile, "" for none.
+	AppArmor string
 
 	Facts Facts
 }
@@ -103,7 +105,11 @@ func Container(r Request) (Plan, error) {
 		}
 	}
 	c.Resources.AllDevices = c.Privileged
-	if !c.Privileged {
+	switch {
+	case c.Privileged:
+	case security == nil:
+		c.MaskedPaths, c.ReadonlyPaths = r.Facts.Hidden, r.Facts.Readonly
+	default: // an empty list too is an answer: procMount Unmasked
 		c.MaskedPaths, c.ReadonlyPaths = security.GetMaskedPaths(), security.GetReadonlyPaths()
 	}
 	return Plan{Spec: c, StopSignal: signal, User: user}, nil
@@ -137,9 +143,6 @@ func checkContainer(r Request) error {
 		return err
 	}
 	if err := checkPaths("linux.security_context.readonly_paths", security.GetReadonlyPaths()); err != nil {
-		return err
-	}
-	if err := r.Facts.checkAppArmor(security); err != nil {
 		return err
 	}
 	return r.Facts.checkSELinux(security.GetSelinuxOptions())

@@ -18,8 +18,11 @@ type Facts struct {
 	// namespace. See package capability.
 	OwnCapabilities, AllCapabilities uint64
 
-	AppArmor bool // enabled in the kernel
-	SELinux  bool
+	SELinux bool
+
+	// Hidden and Readonly are the paths to mask and to make read-only for a
+	// container that says nothing of its security.
+	Hidden, Readonly []string
 }
 
 // cgroup is the path of the group of one container or one reaping init.

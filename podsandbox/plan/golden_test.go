@@ -23,6 +23,8 @@ var facts = Facts{
 	OpenFiles:       1048576,
 	OwnCapabilities: 1<<41 - 1,
 	AllCapabilities: 1<<41 - 1,
+	Hidden:          []string{"/proc/hidden"},
+	Readonly:        []string{"/proc/readonly"},
 }
 
 func pod() *criapi.PodSandboxConfig {

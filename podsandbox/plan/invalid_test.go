@@ -70,6 +70,10 @@ func TestBadPod(t *testing.T) {
 		"users among the node's":      {func(c C) { users(c, shared, ids(0, 1000, 10)); options(c).Pid = node }, "namespace_options.pid", "NODE"},
 		"parent outside":              {func(c C) { c.Linux.CgroupParent = "/a/../../b" }, "cgroup_parent", "/a/../../b"},
 		"level of SELinux":            {func(c C) { c.Linux.SecurityContext.SelinuxOptions = &criapi.SELinuxOption{Level: "gibberish"} }, "selinux_options.level", "gibberish"},
+		"kind of the pod's seccomp":   {func(c C) { c.Linux.SecurityContext.Seccomp = &criapi.SecurityProfile{ProfileType: 9} }, "seccomp.profile_type", "9"},
+		"the pod's old seccomp":       {func(c C) { c.Linux.SecurityContext.SeccompProfilePath = "mine" }, "seccomp_profile_path", "mine"},
+		"kind of the pod's AppArmor":  {func(c C) { c.Linux.SecurityContext.Apparmor = &criapi.SecurityProfile{ProfileType: 9} }, "apparmor.profile_type", "9"},
+		"the pod's AppArmor profile":  {func(c C) { c.Linux.SecurityContext.Apparmor = &criapi.SecurityProfile{ProfileType: 2} }, "apparmor.localhost_ref", ""},
 		"sysctl of the node":          {sysctl("kernel.core_pattern", "|/bin/sh"), "sysctls[kernel.core_pattern]", "|/bin/sh"},
 		"sysctl outside":              {sysctl("net.ipv4../../../kernel/core_pattern", "x"), "net.ipv4../../../kernel/core_pattern", "x"},
 		"sysctl of two lines":         {sysctl("net.core.somaxconn", "1\n2"), "net.core.somaxconn", `1\n2`},
@@ -171,21 +175,16 @@ func TestBadContainer(t *testing.T) {
 			r.Devices = []spec.Device{{HostPath: "/dev/null", ContainerPath: "/dev/x", Permissions: "rx"}}
 		}, "devices.permissions", "rx"},
 
-		"negative shares":    {resources(&criapi.LinuxContainerResources{CpuShares: -1}), "cpu_shares", "-1"},
-		"negative period":    {resources(&criapi.LinuxContainerResources{CpuPeriod: -1}), "cpu_period", "-1"},
-		"negative memory":    {resources(&criapi.LinuxContainerResources{MemoryLimitInBytes: -5}), "memory_limit_in_bytes", "-5"},
-		"swap below memory":  {resources(&criapi.LinuxContainerResources{MemoryLimitInBytes: 20, MemorySwapLimitInBytes: 10}), "memory_swap_limit_in_bytes", "10"},
-		"score out of range": {resources(&criapi.LinuxContainerResources{OomScoreAdj: 1001}), "oom_score_adj", "1001"},
-		"no list of CPUs":    {resources(&criapi.LinuxContainerResources{CpusetCpus: "all"}), "cpuset_cpus", "all"},
-		"no list of nodes":   {resources(&criapi.LinuxContainerResources{CpusetMems: "0,"}), "cpuset_mems", "0,"},
-		"page size":          {resources(&criapi.LinuxContainerResources{HugepageLimits: []*criapi.HugepageLimit{{PageSize: "2M"}}}), "hugepage_limits[0].page_size", "2M"},
-		"file of no limit":   {resources(&criapi.LinuxContainerResources{Unified: map[string]string{"cgroup.procs": "1"}}), "unified[cgroup.procs]", "1"},
-		"file outside":       {resources(&criapi.LinuxContainerResources{Unified: map[string]string{"../memory.max": "1"}}), "unified[../memory.max]", "1"},
-		"AppArmor profile": {func(r R) {
-			r.security().Apparmor = &criapi.SecurityProfile{ProfileType: 2, LocalhostRef: "localhost/strict"}
-		}, "apparmor.localhost_ref", "strict"},
-		"AppArmor without":    {func(r R) { r.security().Apparmor = &criapi.SecurityProfile{ProfileType: 2} }, "apparmor.localhost_ref", ""},
-		"old AppArmor":        {func(r R) { r.security().ApparmorProfile = "localhost/strict" }, "apparmor_profile", "strict"},
+		"negative shares":     {resources(&criapi.LinuxContainerResources{CpuShares: -1}), "cpu_shares", "-1"},
+		"negative period":     {resources(&criapi.LinuxContainerResources{CpuPeriod: -1}), "cpu_period", "-1"},
+		"negative memory":     {resources(&criapi.LinuxContainerResources{MemoryLimitInBytes: -5}), "memory_limit_in_bytes", "-5"},
+		"swap below memory":   {resources(&criapi.LinuxContainerResources{MemoryLimitInBytes: 20, MemorySwapLimitInBytes: 10}), "memory_swap_limit_in_bytes", "10"},
+		"score out of range":  {resources(&criapi.LinuxContainerResources{OomScoreAdj: 1001}), "oom_score_adj", "1001"},
+		"no list of CPUs":     {resources(&criapi.LinuxContainerResources{CpusetCpus: "all"}), "cpuset_cpus", "all"},
+		"no list of nodes":    {resources(&criapi.LinuxContainerResources{CpusetMems: "0,"}), "cpuset_mems", "0,"},
+		"page size":           {resources(&criapi.LinuxContainerResources{HugepageLimits: []*criapi.HugepageLimit{{PageSize: "2M"}}}), "hugepage_limits[0].page_size", "2M"},
+		"file of no limit":    {resources(&criapi.LinuxContainerResources{Unified: map[string]string{"cgroup.procs": "1"}}), "unified[cgroup.procs]", "1"},
+		"file outside":        {resources(&criapi.LinuxContainerResources{Unified: map[string]string{"../memory.max": "1"}}), "unified[../memory.max]", "1"},
 		"level of SELinux":    {func(r R) { r.security().SelinuxOptions = &criapi.SELinuxOption{Level: "s0:c1:c2:c3"} }, "selinux_options.level", "s0:c1:c2:c3"},
 		"type of SELinux":     {func(r R) { r.security().SelinuxOptions = &criapi.SELinuxOption{Type: "a:b"} }, "selinux_options.type", "a:b"},
 		"kind of seccomp":     {func(r R) { r.security().Seccomp = &criapi.SecurityProfile{ProfileType: 9} }, "seccomp.profile_type", "9"},
@@ -206,11 +205,6 @@ func TestBadContainer(t *testing.T) {
 
 func TestWhatIsAllowedThoughOdd(t *testing.T) {
 	for name, change := range map[string]func(*Request){
-		"AppArmor of the runtime": func(r *Request) { r.security().Apparmor = &criapi.SecurityProfile{} },
-		"structured AppArmor wins": func(r *Request) {
-			r.security().Apparmor = &criapi.SecurityProfile{ProfileType: 1}
-			r.security().ApparmorProfile = "localhost/x"
-		},
 		"SELinux level, no SELinux": func(r *Request) {
 			r.security().SelinuxOptions = &criapi.SELinuxOption{User: "u", Role: "r", Type: "t", Level: "s0-s15:c0.c1023"}
 		},
@@ -228,14 +222,10 @@ func TestWhatIsAllowedThoughOdd(t *testing.T) {
 // A label that would not be applied must not be accepted.
 func TestSecurityThatCannotBeAppliedIsRefused(t *testing.T) {
 	r := request()
-	r.Facts.SELinux, r.Facts.AppArmor = true, true
+	r.Facts.SELinux = true
 	r.security().SelinuxOptions = &criapi.SELinuxOption{Level: "s0:c1"}
 	_, err := Container(r)
 	refused(t, err, "selinux_options", "s0:c1")
-	r.security().SelinuxOptions = nil
-	r.security().ApparmorProfile = "localhost/strict"
-	_, err = Container(r)
-	refused(t, err, "apparmor_profile", "strict")
 }
 
 func TestOnlyLoopback(t *testing.T) {

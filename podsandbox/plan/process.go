@@ -43,6 +43,7 @@ func process(r Request, user passwd.User) (spec.Process, error) {
 		NoNewPrivs:   security.GetNoNewPrivs(),
 		Seccomp:      filter,
 		SeccompFlags: flags,
+		AppArmor:     r.AppArmor,
 		// Always set: otherwise the program would be as safe from the OOM
 		// killer as the monitor.
 		OOMScoreAdj: &score,

@@ -37,7 +37,7 @@ func Sandbox(id string, cfg *criapi.PodSandboxConfig, f Facts) (spec.Sandbox, er
 	if err := f.checkSELinux(security.GetSelinuxOptions()); err != nil {
 		return spec.Sandbox{}, err
 	}
-	return s, nil
+	return s, checkPodProfiles(security)
 }
 
 // Hostname is the name that programs of the pod see.

@@ -14,17 +14,32 @@ import (
 	"cri-mini/runtime/spec"
 )
 
-// SeccompFile is the local profile a container asks for, "" when it asks for
-// none. The structured field stands before the deprecated one.
-func SeccompFile(s *criapi.LinuxContainerSecurityContext) (string, error) {
+// SeccompFile is the local profile a container asks for and the field that
+// asks, "" when it asks for none. The structured field stands before the
+// deprecated one.
+func SeccompFile(s *criapi.LinuxContainerSecurityContext) (file, field string, err error) {
 	kind, file, field, err := seccompKind(s)
 	if err != nil || kind != criapi.SecurityProfile_Localhost {
-		return "", err
+		return "", "", err
 	}
 	if !path.IsAbs(file) {
-		return "", invalid(field, file, "must be an absolute path")
+		return "", "", invalid(field, file, "must be an absolute path")
 	}
-	return file, nil
+	return file, field, nil
+}
+
+// checkPodProfiles refuses profiles that cannot be. Possible ones have nothing
+// to confine: a pod has no process of its own, and the small init of a shared
+// PID namespace has no right at all.
+func checkPodProfiles(s *criapi.LinuxSandboxSecurityContext) error {
+	profiles := &criapi.LinuxContainerSecurityContext{
+		Privileged: s.GetPrivileged(), Apparmor: s.GetApparmor(), Seccomp: s.GetSeccomp(), SeccompProfilePath: s.GetSeccompProfilePath(),
+	}
+	if _, err := AppArmorProfile(profiles); err != nil {
+		return err
+	}
+	_, _, err := SeccompFile(profiles)
+	return err
 }
 
 func seccompKind(s *criapi.LinuxContainerSecurityContext) (kind criapi.SecurityProfile_ProfileType, file, field string, err error) {

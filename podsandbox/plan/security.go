@@ -31,35 +31,6 @@ func capabilities(r Request) (spec.Capabilities, error) {
 	return spec.Capabilities(sets), nil
 }
 
-// checkAppArmor refuses a profile that would not be applied: a container that
-// is less confined than its user believes is worse than none.
-func (f Facts) checkAppArmor(s *criapi.LinuxContainerSecurityContext) error {
-	name, field := "", securityField+"apparmor"
-	switch p := s.GetApparmor(); {
-	case s.GetPrivileged():
-		return nil
-	case p == nil:
-		field = securityField + "apparmor_profile"
-		name = strings.TrimPrefix(s.GetApparmorProfile(), "localhost/")
-		if name == "unconfined" || name == "runtime/default" {
-			name = ""
-		}
-	case p.ProfileType == criapi.SecurityProfile_Localhost:
-		field += ".localhost_ref"
-		name = strings.TrimPrefix(p.LocalhostRef, "localhost/")
-		if name == "" {
-			return invalid(field, "", "is missing")
-		}
-	}
-	switch {
-	case name == "":
-		return nil
-	case f.AppArmor:
-		return invalid(field, name, "AppArmor profiles cannot be applied")
-	}
-	return invalid(field, name, "AppArmor is not enabled on this node")
-}
-
 var selinuxLevel = regexp.MustCompile(`^s\d+(-s\d+)?(:c\d+([.,]c\d+)*)?$`)
 
 // checkSELinux accepts labels on a node that has no use for them.

@@ -1,6 +1,8 @@
 package executor
 
 import (
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -178,5 +180,66 @@ func TestReopenedLogStaysBelowItsRootAlsoAfterARestart(t *testing.T) {
 	}
 	if left, err := os.ReadDir(other); err != nil || len(left) > 0 {
 		t.Errorf("behind the link: %v, %v", left, err)
+	}
+}
+
+// An image that has a link where something is to be hidden: what the link leads
+// to is hidden, in the image and not on the node, or the container does not
+// start.
+func TestMasksCannotBeTurnedAway(t *testing.T) {
+	n := newNode(t, spec.Sandbox{})
+	victim := filepath.Join(t.TempDir(), "victim")
+	if err := os.WriteFile(victim, []byte("untouched\n"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	layer := t.TempDir()
+	for name, text := range map[string]string{"data/key": "the key\n", "vault/other": "another key\n"} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(layer, name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(layer, name), []byte(text), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, link := range map[string]string{
+		"key": "data/key", "up": "../../../../../.." + victim, "folder": "/vault", "away": "/proc/self/root/data/key", "dangling": "nowhere",
+	} {
+		if err := os.Symlink(link, filepath.Join(layer, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	layered := func(masks ...string) func(*spec.Container) {
+		return func(s *spec.Container) {
+			s.Rootfs.Layers = append(s.Rootfs.Layers, spec.Layer{Path: layer, Form: spec.DirectoryLayer})
+			s.MaskedPaths = masks
+		}
+	}
+	s := n.container("a", layered("/key", "/up", "/folder", "/dangling"), "sleep", "100")
+	n.start(s)
+	script := `cat /key /data/key; ls /vault; ls /folder/; echo x >/data/key; cat /data/key; ls -l /up | grep -c victim; echo end`
+	process := s.Process
+	process.Args = []string{"sh", "-c", script}
+	x, err := n.Exec(t.Context(), "a", process, spec.ExecIO{Stdout: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer x.Close()
+	if got, err := io.ReadAll(x.Stdout()); err != nil || string(got) != "1\nend\n" {
+		t.Errorf("seen by an exec: %q, %v", got, err)
+	}
+	if err := n.Kill("a"); err != nil {
+		t.Fatal(err)
+	}
+	n.exit("a")
+	if text, err := os.ReadFile(victim); err != nil || string(text) != "untouched\n" {
+		t.Errorf("file of the node: %q, %v", text, err)
+	}
+
+	bad := n.container("b", layered("/away"), "true")
+	if err := n.Prepare(t.Context(), bad); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Start(t.Context(), "b"); !errors.Is(err, unix.ELOOP) || !strings.Contains(err.Error(), "mask /away") {
+		t.Errorf("a mask behind a magic link: %v, want an error about it", err)
 	}
 }

@@ -12,6 +12,7 @@
 package monitor
 
 import (
+	"errors"
 	"strconv"
 	"time"
 
@@ -90,11 +91,26 @@ func (m *Monitor) loop(listener int) error {
 	return nil
 }
 
+// openProc opens the /proc in which programs confine themselves. A write into
+// anything else would succeed and do nothing.
+func openProc() (int, error) {
+	fd, err := unix.Open("/proc", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(fd, &st); err != nil || st.Type != unix.PROC_SUPER_MAGIC {
+		unix.Close(fd)
+		return -1, errors.New("/proc is not the kernel's")
+	}
+	return fd, nil
+}
+
 func (m *Monitor) prepare() (err error) {
 	if m.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return err
 	}
-	if m.hostProc, err = unix.Open("/proc", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+	if m.hostProc, err = openProc(); err != nil {
 		return err
 	}
 	m.spawners, err = newSpawners()

@@ -54,7 +54,7 @@ func Container(c spec.Container, s Surroundings) Program {
 	}
 	b.target(c.Process.Cwd, true)
 	if !c.Privileged {
-		b.mask(c.MaskedPaths)
+		b.mask(c)
 		b.readonly(c.ReadonlyPaths)
 	}
 	if c.ReadonlyRootfs { // last: mount points had to be made
@@ -85,9 +85,10 @@ func (b *builder) program(c spec.Container, s Surroundings) Program {
 	return b.Program
 }
 
-// hostLimits comes first: both need CAP_SYS_RESOURCE over the host, which is
+// hostLimits comes first: limits need CAP_SYS_RESOURCE over the host, which is
 // gone in a user namespace.
 func (b *builder) hostLimits(p spec.Process) {
+	b.confine(p)
 	for _, r := range p.Rlimits {
 		b.call("set a resource limit", unix.SYS_PRLIMIT64, Num(0), Num(r.Resource), words(r.Soft, r.Hard), Num(0))
 	}
@@ -101,9 +102,32 @@ func (b *builder) hostLimits(p spec.Process) {
 
 func (b *builder) oomScoreAdj(score int) {
 	text := itoa(score)
-	fd := b.fresh("oom")
-	b.call("open oom_score_adj", unix.SYS_OPENAT, File("hostproc"), Text("self/oom_score_adj"), Num(unix.O_WRONLY|unix.O_CLOEXEC), Num(0)).save(fd)
-	b.call("set oom_score_adj "+text, unix.SYS_WRITE, Saved(fd), Text(text), Num(len(text)))
+	b.setOwn("oom_score_adj", text, "set oom_score_adj "+text)
+}
+
+// setOwn writes a file of this process in the host's /proc, which is known to
+// be the kernel's. In the container's, something could lie on top of the file
+// and the write go nowhere (CVE-2019-16884, CVE-2025-52881).
+func (b *builder) setOwn(file, text, what string) {
+	fd := b.fresh("own")
+	b.call("open "+file, unix.SYS_OPENAT, File("hostproc"), Text("self/"+file), Num(unix.O_WRONLY|unix.O_CLOEXEC), Num(0)).save(fd)
+	b.call(what, unix.SYS_WRITE, Saved(fd), Text(text), Num(len(text)))
+}
+
+// confine says under which profile and label the program shall run. Both hold
+// from the execve on, through all that happens before it: so it can come
+// first, while nothing of the image is near, and before no_new_privs, which
+// would forbid it. A profile or label that the kernel does not have is an
+// error here and ends the start.
+func (b *builder) confine(p spec.Process) {
+	if p.AppArmor != "" {
+		b.setOwn("attr/apparmor/exec", "exec "+p.AppArmor, "set the AppArmor profile "+p.AppArmor)
+	}
+	if p.SELinux != "" {
+		b.setOwn("attr/exec", p.SELinux, "set the SELinux label "+p.SELinux)
+		// Of the session keyring, which is made next.
+		b.setOwn("attr/keycreate", p.SELinux, "set the SELinux label "+p.SELinux+" of keys")
+	}
 }
 
 // joinSandbox enters the pod's namespaces and makes the container's own.
@@ -188,9 +212,10 @@ func mountList(c spec.Container, s Surroundings) []mount {
 		procfs,
 		{"/dev", func(b *builder) { b.mountFile("/dev", "dev", true) }},
 		{"/dev/pts", func(b *builder) {
-			b.mountNew("/dev/pts", "devpts", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, "ptmxmode=0666", "mode=0620", "gid=5")
+			options := labelled(c, "ptmxmode=0666", "mode=0620", "gid=5")
+			b.mountNew("/dev/pts", "devpts", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, options...)
 		}},
-		{"/dev/mqueue", func(b *builder) { b.mountNew("/dev/mqueue", "mqueue", fixed) }},
+		{"/dev/mqueue", func(b *builder) { b.queues(c.Rootfs.Label) }},
 		{"/dev/shm", func(b *builder) { b.mountFile("/dev/shm", "shm", true) }},
 		{"/sys", func(b *builder) { b.mountNew("/sys", "sysfs", system) }},
 		{"/sys/fs/cgroup", func(b *builder) { b.mountNew("/sys/fs/cgroup", "cgroup2", system) }},
@@ -212,6 +237,30 @@ func mountList(c spec.Container, s Surroundings) []mount {
 	return list
 }
 
+// labelled adds the SELinux label of a file system's files to its options.
+func labelled(c spec.Container, options ...string) []string {
+	if c.Rootfs.Label != "" {
+		options = append(options, "context="+c.Rootfs.Label)
+	}
+	return options
+}
+
+// queues mounts the message queues of the pod. All mounts are one file system,
+// whose label for new files a single container must not choose; only its root
+// gets one.
+func (b *builder) queues(label string) {
+	const target = "/dev/mqueue"
+	place := b.target(target, true)
+	mount := b.filesystem("mqueue", fixed)
+	if label != "" {
+		const what = "label " + target
+		root := b.fresh("dir")
+		b.call(what, unix.SYS_OPENAT2, Saved(mount), Text("."), openHow(unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0, 0), Num(howSize)).save(root)
+		b.call(what, unix.SYS_FSETXATTR, Saved(root), Text("security.selinux"), Text(label), Num(len(label)+1), Num(0))
+	}
+	b.attach("mount "+target, Saved(mount), place)
+}
+
 func mountFile(i int) string { return "mount" + itoa(i) }
 
 // mountFile attaches one of the program's files.
@@ -228,31 +277,32 @@ func (b *builder) mountNew(target, kind string, attributes uint64, options ...st
 
 // mask hides paths: a file behind the null device, a folder behind an empty
 // read-only one. Both are ours, whatever the image holds (CVE-2025-31133).
-func (b *builder) mask(paths []string) {
-	if len(paths) == 0 {
+func (b *builder) mask(c spec.Container) {
+	if len(c.MaskedPaths) == 0 {
 		return
 	}
 	// A mount can be cloned only while it is attached in our namespace; the
 	// old root is a place that goes away.
-	empty := b.filesystem("tmpfs", fixed|unix.MOUNT_ATTR_RDONLY, "nr_inodes=2", "mode=0755")
+	empty := b.filesystem("tmpfs", fixed|unix.MOUNT_ATTR_RDONLY, labelled(c, "nr_inodes=2", "mode=0755")...)
 	b.call("attach the empty folder", unix.SYS_MOVE_MOUNT, Saved(empty), Text(""), Num(unix.AT_FDCWD), Text(seedSpare), Num(unix.MOVE_MOUNT_F_EMPTY_PATH))
-	for _, name := range paths {
+	for _, name := range c.MaskedPaths {
 		b.maskOne(name, empty)
 	}
 }
 
 // maskOne finds out what the path is by trying, and skips one that is not
-// there.
+// there. A link is followed: what it leads to is masked. One that leads through
+// a magic link of procfs is an error (ELOOP), for the program could follow it.
 func (b *builder) maskOne(name, empty string) {
 	what := "mask " + name
 	place := b.fresh("masked")
 
-	b.open(what, name, unix.O_PATH|unix.O_DIRECTORY).save(place).tolerate(unix.ENOTDIR, unix.ENOENT, unix.ELOOP)
+	b.open(what, name, unix.O_PATH|unix.O_DIRECTORY).save(place).tolerate(unix.ENOTDIR, unix.ENOENT)
 	asFolder := len(b.Ops) - 1
 	b.attach(what, Saved(b.clone(what, Saved(empty), "", 0)), place)
 	folderEnd := len(b.Ops)
 
-	b.open(what, name, unix.O_PATH).save(place).tolerate(unix.ENOTDIR, unix.ENOENT, unix.ELOOP)
+	b.open(what, name, unix.O_PATH).save(place).tolerate(unix.ENOTDIR, unix.ENOENT)
 	asFile := len(b.Ops) - 1
 	b.attach(what, Saved(b.clone(what, File("dev"), "null", 0)), place)
 	end := len(b.Ops)

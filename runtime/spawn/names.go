@@ -23,7 +23,7 @@ var callNames = map[uintptr]string{
 	unix.SYS_SETGROUPS: "setgroups", unix.SYS_SETRESGID: "setresgid",
 	unix.SYS_SETRESUID: "setresuid", unix.SYS_CAPSET: "capset", unix.SYS_SECCOMP: "seccomp",
 	unix.SYS_RT_SIGPROCMASK: "rt_sigprocmask", unix.SYS_RT_SIGACTION: "rt_sigaction", unix.SYS_EXECVE: "execve",
-	unix.SYS_EXECVEAT: "execveat", unix.SYS_FCHOWN: "fchown", unix.SYS_EXIT_GROUP: "exit_group",
+	unix.SYS_EXECVEAT: "execveat", unix.SYS_FCHOWN: "fchown", unix.SYS_EXIT_GROUP: "exit_group", unix.SYS_FSETXATTR: "fsetxattr",
 }
 
 func callName(nr uintptr) string {

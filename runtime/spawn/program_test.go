@@ -41,6 +41,9 @@ func TestProgramsAreWhatTheyWere(t *testing.T) {
 	user, shared := around, around
 	user.User = true
 	shared.JoinPID, shared.Copy, shared.HostNetwork, shared.HostUTS = true, true, true, true
+	labelled := kubelet()
+	labelled.Process.AppArmor, labelled.Process.NoNewPrivs = "cri-mini-default", true
+	labelled.Process.SELinux, labelled.Rootfs.Label = "system_u:system_r:container_t:s0:c1,c2", "system_u:object_r:container_file_t:s0:c1,c2"
 	exec := plain.Process
 	exec.NoNewPrivs = true
 	onTerminal := terminal.Process
@@ -51,7 +54,9 @@ func TestProgramsAreWhatTheyWere(t *testing.T) {
 		"container-own-dev":  Container(own, Surroundings{Folders: []bool{true, true}, LastCap: 5}),
 		"container-user":     Container(plain, user),
 		"container-shared":   Container(plain, shared),
+		"container-labelled": Container(labelled, user),
 		"exec":               Exec(exec, around),
+		"exec-labelled":      Exec(labelled.Process, shared),
 		"exec-terminal-user": Exec(onTerminal, user),
 		"init":               Init([]string{"init"}, []string{"A=b"}, nil, around),
 		"init-user":          Init([]string{"init"}, nil, nil, user),

@@ -30,6 +30,8 @@ type Sandbox struct {
 	// made above.
 	Sysctls map[string]string
 	ShmSize int64 // bytes of /dev/shm, shared by the containers
+	// Label is the SELinux label of /dev/shm; see Rootfs.
+	Label string `json:",omitempty"`
 
 	// Cgroup is the group of the reaping init, a path below the cgroup root.
 	Cgroup string
@@ -86,6 +88,9 @@ type Rootfs struct {
 	// IDs, when not nil, is the mapping of the pod: files that belong to 0 on
 	// disk belong to the root of its user namespace.
 	IDs *IDMapping
+	// Label is the SELinux label of every file, here and in what else is made
+	// for the container: /dev, tmpfs, images. Empty leaves it to the policy.
+	Label string `json:",omitempty"`
 }
 
 // Layer is an unpacked image layer on the host.
@@ -150,6 +155,10 @@ type Mount struct {
 	NoSuid            bool
 
 	IDs *IDMapping // id-mapped mount
+
+	// Relabel gives what a bind mount shows the label of the root file
+	// system, on the host and for good.
+	Relabel bool `json:",omitempty"`
 }
 
 // Device is a device node of the host shown in the container.
@@ -176,6 +185,10 @@ type Process struct {
 	Seccomp []byte `json:",omitempty"`
 	// SeccompFlags are SECCOMP_FILTER_FLAG_*.
 	SeccompFlags uint `json:",omitempty"`
+	// AppArmor is the profile of the program; empty leaves the monitor's own.
+	AppArmor string `json:",omitempty"`
+	// SELinux is its label; empty lets the policy choose.
+	SELinux string `json:",omitempty"`
 
 	Rlimits     []Rlimit
 	OOMScoreAdj *int // nil leaves the monitor's own

@@ -1,0 +1,70 @@
+package podsandbox
+
+import (
+	"context"
+	"errors"
+
+	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"cri-mini/podsandbox/plan"
+	"cri-mini/runtime/apparmor"
+	"cri-mini/runtime/seccomp"
+)
+
+// appArmor gives the profile that a container runs under, "" for none. One that
+// was asked for is there, or it is an error: a container that is less confined
+// than its user believes is worse than none.
+//
+// Who asks for nothing gets the default profile where the kernel has AppArmor
+// and the node can load it. Where it cannot it runs without, as it does
+// with the other runtimes: a node is not to stop working because of it.
+func (p *Pods) appArmor(ctx context.Context, s *criapi.LinuxContainerSecurityContext) (string, error) {
+	asked, err := plan.AppArmorProfile(s)
+	if err != nil {
+		return "", err
+	}
+	kernel := p.opt.AppArmor
+	switch asked.Kind {
+	case criapi.SecurityProfile_Unconfined:
+		return "", nil
+	case criapi.SecurityProfile_Localhost:
+		bad := func(reason string) error {
+			return &InvalidError{Field: asked.Field, Value: asked.Name, Reason: reason}
+		}
+		if !kernel.Enabled() {
+			return "", bad("AppArmor is not enabled on this node")
+		}
+		if err := kernel.Loaded(asked.Name); err != nil {
+			return "", bad(err.Error())
+		}
+		return asked.Name, nil
+	}
+	// The default of a runtime without AppArmor is none.
+	if !kernel.Enabled() {
+		return "", nil
+	}
+	switch err := kernel.LoadDefault(ctx); {
+	case err == nil:
+		return apparmor.DefaultName, nil
+	case !asked.Asked && errors.Is(err, apparmor.ErrCannotLoad):
+		kernel.WarnWithout(err)
+		return "", nil
+	case errors.Is(err, apparmor.ErrCannotLoad):
+		return "", &InvalidError{Field: asked.Field, Value: criapi.SecurityProfile_RuntimeDefault.String(), Reason: err.Error()}
+	default:
+		return "", err
+	}
+}
+
+// loadProfile reads the local seccomp profile that a container asks for.
+func loadProfile(s *criapi.LinuxContainerSecurityContext) (*seccomp.Profile, error) {
+	file, field, err := plan.SeccompFile(s)
+	if err != nil || file == "" {
+		return nil, err
+	}
+	profile, err := seccomp.Load(file)
+	if err != nil {
+		return nil, &InvalidError{Field: field, Value: file, Reason: err.Error()}
+	}
+	return profile, nil
+}
