@@ -32,7 +32,7 @@ const (
 	first  = "first"
 	inside = "inside"
 
-	// programs is the folder of what outside has built.
+	// programs is the folder of what outside has built, or was told of.
 	programs = "ENCLOSURE_PROGRAMS"
 )
 
@@ -70,8 +70,12 @@ func outsideMain(packages []string) (int, error) {
 		return 1, err
 	}
 	defer os.RemoveAll(dir)
-	if err := build(dir, packages); err != nil {
-		return 1, err
+	built := os.Getenv(programs) // by someone else, where there is no Go
+	if built == "" {
+		built = dir
+		if err := build(dir, packages); err != nil {
+			return 1, err
+		}
 	}
 	group, err := newGroup()
 	if err != nil {
@@ -85,7 +89,7 @@ func outsideMain(packages []string) (int, error) {
 	// The kernel sends Pdeathsig when the starting thread ends.
 	runtime.LockOSThread()
 	cmd := again(ctx, first)
-	cmd.Env = append(cmd.Env, programs+"="+dir, "TMPDIR="+dir)
+	cmd.Env = append(cmd.Env, programs+"="+built, "TMPDIR="+dir)
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
 		// The root of a cgroup namespace is where its maker is: the child must

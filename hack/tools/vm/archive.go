@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -16,6 +17,7 @@ import (
 const (
 	release   = "bookworm"
 	backports = release + "-backports"
+	newest    = "trixie-backports" // only its kernel, which needs nothing of its release
 	keyring   = "/usr/share/keyrings/debian-archive-keyring.gpg"
 )
 
@@ -58,7 +60,7 @@ func openArchive(ctx context.Context, dir, mirror string) (*archive, error) {
 		return nil, err
 	}
 	say("fetching the lists of packages from %s", mirror)
-	if _, err := a.apt(ctx, "update"); err != nil {
+	if _, err := output(a.command(ctx, "apt-get", "-q", "update")); err != nil {
 		return nil, err
 	}
 	return a, nil
@@ -71,7 +73,7 @@ func (a *archive) configure(mirror string) error {
 		}
 	}
 	var sources strings.Builder
-	for _, suite := range []string{release, backports} {
+	for _, suite := range []string{release, backports, newest} {
 		fmt.Fprintf(&sources, "deb [signed-by=%s] %s %s main\n", keyring, mirror, suite)
 	}
 	configuration := fmt.Sprintf(`Dir "%s";
@@ -96,11 +98,11 @@ Acquire::Languages "none";
 	return nil
 }
 
-// apt runs apt-get. What it says is shown only when it goes wrong.
-func (a *archive) apt(ctx context.Context, arguments ...string) ([]byte, error) {
-	command := exec.CommandContext(ctx, "apt-get", append([]string{"-q", "-y"}, arguments...)...)
+// command is one that knows our configuration.
+func (a *archive) command(ctx context.Context, name string, arguments ...string) *exec.Cmd {
+	command := exec.CommandContext(ctx, name, arguments...)
 	command.Env = append(os.Environ(), "APT_CONFIG="+filepath.Join(a.dir, "apt.conf"), "LC_ALL=C")
-	return output(command)
+	return command
 }
 
 // output runs a command and puts what it said into the error.
@@ -116,7 +118,7 @@ func output(command *exec.Cmd) ([]byte, error) {
 
 // names lists the packages that these need, with themselves.
 func (a *archive) names(ctx context.Context, suite string, packages ...string) ([]string, error) {
-	out, err := a.apt(ctx, append([]string{"install", "-t", suite, "--print-uris", "-qq"}, packages...)...)
+	out, err := output(a.command(ctx, "apt-get", append([]string{"install", "-y", "-t", suite, "--print-uris", "-qq"}, packages...)...))
 	if err != nil {
 		return nil, err
 	}
@@ -135,6 +137,42 @@ func parseURIs(text string) ([]string, error) {
 		names = append(names, name)
 	}
 	return names, nil
+}
+
+var dependsField = regexp.MustCompile(`(?m)^Depends: (.*)$`)
+
+// depends lists the names that a package depends on and that match.
+func (a *archive) depends(ctx context.Context, suite, name string, matching *regexp.Regexp) ([]string, error) {
+	out, err := output(a.command(ctx, "apt-cache", "-o", "APT::Default-Release="+suite, "show", "--no-all-versions", name))
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	if field := dependsField.FindSubmatch(out); field != nil {
+		for clause := range strings.SplitSeq(string(field[1]), ",") {
+			if fields := strings.Fields(clause); len(fields) > 0 && matching.MatchString(fields[0]) {
+				names = append(names, fields[0])
+			}
+		}
+	}
+	return names, nil
+}
+
+const imagePrefix = "linux-image-"
+
+// kernel lists the packages of the kernel that a suite has now, and its version
+// as uname -r says it. Newer ones are in pieces of the same version.
+func (a *archive) kernel(ctx context.Context, suite string) (version string, packages []string, err error) {
+	images, err := a.depends(ctx, suite, imagePrefix+"cloud-amd64", regexp.MustCompile("^"+imagePrefix+"[0-9]"))
+	if err != nil {
+		return "", nil, err
+	}
+	if len(images) != 1 {
+		return "", nil, fmt.Errorf("kernel of %s: %q, want one", suite, images)
+	}
+	version = strings.TrimPrefix(images[0], imagePrefix)
+	pieces, err := a.depends(ctx, suite, images[0], regexp.MustCompile("-"+regexp.QuoteMeta(version)+"$"))
+	return version, append(images, pieces...), err
 }
 
 // unpack fetches exactly these packages and unpacks them below dir.
@@ -158,9 +196,8 @@ func (a *archive) unpack(ctx context.Context, suite, dir string, packages []stri
 	}
 	defer os.RemoveAll(debs)
 	say("fetching %d packages", len(packages))
-	download := exec.CommandContext(ctx, "apt-get", append([]string{"-q", "-t", suite, "download"}, packages...)...)
+	download := a.command(ctx, "apt-get", append([]string{"-q", "-t", suite, "download"}, packages...)...)
 	download.Dir = debs
-	download.Env = append(os.Environ(), "APT_CONFIG="+filepath.Join(a.dir, "apt.conf"), "LC_ALL=C")
 	if _, err := output(download); err != nil {
 		return err
 	}

@@ -66,7 +66,7 @@ func parse() *options {
 	flag.StringVar(&o.cache, "cache", ".cache/vm", "`directory` for what is taken from Debian's archive")
 	flag.StringVar(&o.guest, "guest", ".cache/bin/vm-guest", "the guest's first `program`")
 	flag.StringVar(&o.mirror, "mirror", "", "`URL` of Debian's archive (default: the one in this machine's apt sources)")
-	flag.StringVar(&o.kernel, "kernel", "6.12", "`version` of Linux: 6.12 or 6.1")
+	flag.StringVar(&o.kernel, "kernel", "current", "`version` of Linux: current, 6.12 or 6.1")
 	flag.StringVar(&o.security, "lsm", "", "a security `module` to enable: apparmor")
 	flag.IntVar(&o.cpus, "cpus", 2, "`number` of processors")
 	flag.StringVar(&o.memory, "memory", "2G", "`size` of memory")
@@ -91,7 +91,7 @@ func (o *options) check() error {
 		return errors.New("no command (-help explains)")
 	}
 	if _, known := suites[o.kernel]; !known {
-		return fmt.Errorf("-kernel %q: not one of 6.12, 6.1", o.kernel)
+		return fmt.Errorf("-kernel %q: not one of current, 6.12, 6.1", o.kernel)
 	}
 	if o.security != "" && o.security != "apparmor" {
 		return fmt.Errorf("-lsm %q: not apparmor", o.security)

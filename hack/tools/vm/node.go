@@ -13,7 +13,7 @@ import (
 )
 
 // suites says where a kernel comes from.
-var suites = map[string]string{"6.12": backports, "6.1": release}
+var suites = map[string]string{"current": newest, "6.12": backports, "6.1": release}
 
 // software is what the guest has besides its payload: what the tests of a
 // runtime call, and what a person would miss.
@@ -37,7 +37,7 @@ func (n *node) modules() string { return filepath.Join(n.dir, "modules") }
 func (n *node) disk() string    { return filepath.Join(n.dir, "root.ext4") }
 
 func (c *cache) node(ctx context.Context, mirror, kernel string) (*node, error) {
-	recipe := fmt.Sprint("1 ", suites[kernel], software, unwanted, first, files)
+	recipe := fmt.Sprint("2 ", suites[kernel], software, unwanted, first, files)
 	dir, err := c.get("linux-"+kernel, recipe, func(dir string) error {
 		say("preparing Linux %s; this is done once and takes a minute", kernel)
 		a, err := openArchive(ctx, filepath.Join(c.dir, "apt"), mirror)
@@ -74,20 +74,16 @@ func (b *nodeBuilder) build(ctx context.Context, suite string) error {
 }
 
 func (b *nodeBuilder) unpack(ctx context.Context, suite string) error {
-	names, err := b.archive.names(ctx, suite, "linux-image-cloud-amd64")
+	version, kernel, err := b.archive.kernel(ctx, suite)
 	if err != nil {
 		return err
 	}
-	image := regexp.MustCompile(`^linux-image-([0-9].*)$`)
-	at := slices.IndexFunc(names, image.MatchString)
-	if at < 0 {
-		return fmt.Errorf("no kernel among %q", names)
-	}
-	b.version = image.FindStringSubmatch(names[at])[1]
-	if err := b.archive.unpack(ctx, suite, b.tree, names[at:at+1]); err != nil {
+	b.version = version
+	if err := b.archive.unpack(ctx, suite, b.tree, kernel); err != nil {
 		return err
 	}
-	if names, err = b.archive.names(ctx, release, software...); err != nil {
+	names, err := b.archive.names(ctx, release, software...)
+	if err != nil {
 		return err
 	}
 	names = slices.DeleteFunc(names, unwanted.MatchString)
@@ -97,10 +93,14 @@ func (b *nodeBuilder) unpack(ctx context.Context, suite string) error {
 // takeKernel moves the kernel out of the tree, and unpacks its modules: under
 // emulation that would be slow.
 func (b *nodeBuilder) takeKernel(ctx context.Context) error {
-	if err := os.Rename(filepath.Join(b.tree, "boot/vmlinuz-"+b.version), b.kernel()); err != nil {
+	modules := filepath.Join(b.tree, "usr/lib/modules", b.version)
+	err := os.Rename(filepath.Join(b.tree, "boot/vmlinuz-"+b.version), b.kernel())
+	if errors.Is(err, os.ErrNotExist) { // newer ones have it beside the modules
+		err = os.Rename(filepath.Join(modules, "vmlinuz"), b.kernel())
+	}
+	if err != nil {
 		return err
 	}
-	modules := filepath.Join(b.tree, "usr/lib/modules", b.version)
 	command := exec.CommandContext(ctx, "find", modules, "-name", "*.ko.xz", "-exec", "xz", "-d", "{}", "+")
 	if _, err := output(command); err != nil {
 		return err

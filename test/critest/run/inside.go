@@ -19,7 +19,7 @@ func (o *options) inside(work string) (int, error) {
 		return 1, err
 	}
 
-	images, err := testimage.BuildAll(o.repository)
+	images, err := testimage.Build(testimage.Built(o.repository))
 	if err != nil {
 		return 1, err
 	}

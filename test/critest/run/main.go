@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"time"
 
 	"cri-mini/test/critest/internal/enclosure"
 	"cri-mini/test/critest/internal/testimage"
@@ -25,6 +26,9 @@ type options struct {
 	// websocket runs the specs of exec, attach and port-forward over WebSocket.
 	websocket bool
 
+	limit          time.Duration
+	prepare, reuse bool
+
 	repository string
 }
 
@@ -37,13 +41,22 @@ func main() {
 	flag.StringVar(&o.totals, "totals", "", "`file` to write \"passed failed skipped\" to")
 	flag.BoolVar(&o.update, "update", false, "rewrite passing.txt from this run")
 	flag.BoolVar(&o.websocket, "websocket", false, "run the streaming specs, over WebSocket in place of SPDY")
+	flag.DurationVar(&o.limit, "timeout", 12*time.Minute, "`time` that the suite may take")
+	flag.BoolVar(&o.prepare, "prepare", false, "only build what a run needs")
+	flag.BoolVar(&o.reuse, "reuse", false, "build nothing: all is there")
 	flag.Parse()
 	if o.websocket && o.focus == "" {
 		o.focus = "Streaming runtime should support streaming interfaces"
 	}
 
 	status, err := 1, o.fill()
-	if err == nil {
+	switch {
+	case err != nil:
+	case o.prepare:
+		if err = o.build(); err == nil {
+			status = 0
+		}
+	default:
 		status, err = enclosure.Main(o.build, o.inside)
 	}
 	if err != nil {
@@ -78,6 +91,9 @@ func (o *options) fill() (err error) {
 func (o *options) build() error {
 	if _, err := os.Stat(o.daemon); err != nil {
 		return fmt.Errorf("daemon: %w (make build makes it)", err)
+	}
+	if o.reuse {
+		return os.MkdirAll(o.output, 0o755)
 	}
 	say("building the suite")
 	build := exec.Command("go", "test", "-c", "-o", o.suite, ".")

@@ -50,7 +50,7 @@ func (o *options) runSuite(endpoint, digest string) (*result, error) {
 	arguments := []string{
 		"-runtime-endpoint=" + endpoint, "-ginkgo.json-report=" + report, "-ginkgo.no-color", "-ginkgo.v",
 		// A hanging spec is ended by the first; the second shows where it hangs.
-		"-ginkgo.timeout=12m", "-ginkgo.poll-progress-after=90s",
+		"-ginkgo.timeout=" + o.limit.String(), "-ginkgo.poll-progress-after=90s",
 		"-runtime-service-timeout=70s", "-image-service-timeout=70s",
 	}
 	if o.focus != "" {

@@ -25,20 +25,26 @@ func Repository() (string, error) {
 	}
 }
 
-// BuildPrograms compiles what the images contain. Results stay in the
-// repository's cache, where a second build finds them.
+// Built is where BuildPrograms leaves its results: in the repository's cache,
+// where a second build finds them.
+func Built(repository string) Programs {
+	return Programs{
+		Busybox:    filepath.Join(repository, ".cache/busybox"),
+		Webserver:  filepath.Join(repository, ".cache/images/webserver"),
+		NoNewPrivs: filepath.Join(repository, ".cache/images/nonewprivs"),
+	}
+}
+
+// BuildPrograms compiles what the images contain.
 func BuildPrograms(repository string) (Programs, error) {
+	programs := Built(repository)
 	busybox := exec.Command(filepath.Join(repository, "hack/busybox"))
 	busybox.Stderr = os.Stderr
 	path, err := busybox.Output()
 	if err != nil {
 		return Programs{}, fmt.Errorf("hack/busybox: %w", err)
 	}
-	programs := Programs{
-		Busybox:    strings.TrimSpace(string(path)),
-		Webserver:  filepath.Join(repository, ".cache/images/webserver"),
-		NoNewPrivs: filepath.Join(repository, ".cache/images/nonewprivs"),
-	}
+	programs.Busybox = strings.TrimSpace(string(path))
 	module := filepath.Join(repository, "test/critest")
 	for _, output := range []string{programs.Webserver, programs.NoNewPrivs} {
 		build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", output, "./images/"+filepath.Base(output))
