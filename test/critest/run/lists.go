@@ -1,57 +1,86 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"cri-mini/test/critest/internal/enclosure"
 )
 
+// A feature is something of the machine that specs need.
+type feature struct {
+	present func() bool
+	// unlisted features are those without which the suite does not even have
+	// the specs.
+	unlisted bool
+}
+
 // features tells how this machine shows that it has what a spec needs.
-var features = map[string]func() bool{
-	"apparmor": func() bool {
+var features = map[string]feature{
+	"apparmor": {present: func() bool {
 		text, _ := os.ReadFile("/sys/module/apparmor/parameters/enabled")
 		return strings.TrimSpace(string(text)) == "Y"
-	},
-	"cgroup2-memory": func() bool {
+	}},
+	"cgroup2-memory": {present: func() bool {
 		text, _ := os.ReadFile(filepath.Join(enclosure.CgroupRoot, "cgroup.controllers"))
 		return slices.Contains(strings.Fields(string(text)), "memory")
-	},
+	}},
+	"selinux": {unlisted: true, present: func() bool {
+		_, err := os.Stat("/sys/fs/selinux/enforce")
+		return err == nil
+	}},
 }
 
-// absence is a kernel feature that this machine lacks and a spec that needs it.
-type absence struct {
+// excuse is why specs may be skipped.
+type excuse struct {
 	feature string
+	count   int // of the specs that need it
 	pattern *regexp.Regexp
+	missing bool // on this machine; else it excuses nothing
 }
 
-// readSkips reads lines of a feature and an expression, and keeps those whose
-// feature is missing: on a machine that has it the spec must run.
-func readSkips(path string) ([]absence, error) {
+// readSkips reads lines of a feature, a number of specs and an expression.
+func readSkips(path string) ([]excuse, error) {
 	lines, err := readLines(path)
 	if err != nil {
 		return nil, err
 	}
-	var absent []absence
+	var list []excuse
 	for _, line := range lines {
-		feature, expression, _ := strings.Cut(line, " ")
-		present, known := features[feature]
-		if !known {
-			return nil, fmt.Errorf("%s: %q is not a feature this program can look for", path, feature)
+		e, err := readSkip(line)
+		if err != nil {
+			return nil, fmt.Errorf("%s: line %q: %w", path, line, err)
 		}
-		pattern, err := regexp.Compile(strings.TrimSpace(expression))
-		if err != nil || pattern.String() == "" {
-			return nil, fmt.Errorf("%s: feature %s: bad expression %q: %v", path, feature, expression, err)
-		}
-		if !present() {
-			absent = append(absent, absence{feature, pattern})
-		}
+		list = append(list, e)
 	}
-	return absent, nil
+	return list, nil
+}
+
+func readSkip(line string) (e excuse, err error) {
+	name, rest, _ := strings.Cut(line, " ")
+	number, expression, _ := strings.Cut(strings.TrimSpace(rest), " ")
+	known, ok := features[name]
+	if !ok {
+		return e, fmt.Errorf("%q is not a feature that this program can look for", name)
+	}
+	if e.count, err = strconv.Atoi(number); err != nil || e.count < 1 {
+		return e, fmt.Errorf("%q is not a number of specs", number)
+	}
+	expression = strings.TrimSpace(expression)
+	if expression == "" {
+		return e, errors.New("it has no expression")
+	}
+	if e.pattern, err = regexp.Compile(expression); err != nil {
+		return e, err
+	}
+	e.feature, e.missing = name, !known.present()
+	return e, nil
 }
 
 // readLines returns the lines of a list without comments and blanks.
@@ -69,7 +98,7 @@ func readLines(path string) ([]string, error) {
 	return lines, nil
 }
 
-const passingHeader = "# Specs that pass. A run fails when one of them does not; `hack/critest -update` rewrites the list.\n"
+const passingHeader = "# Specs that every machine can run. Those that need more are in skips.txt. `hack/critest -update` rewrites this list.\n"
 
 func writePassing(path string, names []string) error {
 	slices.Sort(names)

@@ -6,6 +6,7 @@ package main
 import (
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,6 +26,7 @@ type options struct {
 	update bool
 	// websocket runs the specs of exec, attach and port-forward over WebSocket.
 	websocket bool
+	seed      int64 // of the order
 
 	limit          time.Duration
 	prepare, reuse bool
@@ -44,9 +46,13 @@ func main() {
 	flag.DurationVar(&o.limit, "timeout", 12*time.Minute, "`time` that the suite may take")
 	flag.BoolVar(&o.prepare, "prepare", false, "only build what a run needs")
 	flag.BoolVar(&o.reuse, "reuse", false, "build nothing: all is there")
+	flag.Int64Var(&o.seed, "seed", 0, "`number` that gives the order of the specs (default: another one each time)")
 	flag.Parse()
 	if o.websocket && o.focus == "" {
 		o.focus = "Streaming runtime should support streaming interfaces"
+	}
+	if o.seed == 0 {
+		o.seed = 1 + rand.Int64N(1_000_000)
 	}
 
 	status, err := 1, o.fill()

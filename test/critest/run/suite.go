@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -25,14 +26,15 @@ type spec struct {
 
 // result is the outcome of the suite.
 type result struct {
-	specs  []spec
-	absent []absence // kernel features that this machine lacks, with their specs
+	specs   []spec
+	excuses []excuse // why some may be skipped
+	trouble []string // what the suite has to say beside its specs
 }
 
 // runSuite runs the test binary and reads its report. Specs that fail are not
 // an error here.
 func (o *options) runSuite(endpoint, digest string) (*result, error) {
-	absent, err := readSkips(filepath.Join(o.lists, "skips.txt"))
+	excuses, err := readSkips(filepath.Join(o.lists, "skips.txt"))
 	if err != nil {
 		return nil, err
 	}
@@ -49,6 +51,7 @@ func (o *options) runSuite(endpoint, digest string) (*result, error) {
 
 	arguments := []string{
 		"-runtime-endpoint=" + endpoint, "-ginkgo.json-report=" + report, "-ginkgo.no-color", "-ginkgo.v",
+		"-ginkgo.randomize-all", "-ginkgo.seed=" + strconv.FormatInt(o.seed, 10),
 		// A hanging spec is ended by the first; the second shows where it hangs.
 		"-ginkgo.timeout=" + o.limit.String(), "-ginkgo.poll-progress-after=90s",
 		"-runtime-service-timeout=70s", "-image-service-timeout=70s",
@@ -59,10 +62,12 @@ func (o *options) runSuite(endpoint, digest string) (*result, error) {
 	if o.websocket {
 		arguments = append(arguments, "-websocket-exec", "-websocket-attach", "-websocket-portforward")
 	}
-	for _, a := range absent {
-		arguments = append(arguments, "-ginkgo.skip="+a.pattern.String())
+	for _, e := range excuses {
+		if e.missing {
+			arguments = append(arguments, "-ginkgo.skip="+e.pattern.String())
+		}
 	}
-	say("running the suite (log: %s)", logPath)
+	say("running the suite in random order, seed %d (log: %s)", o.seed, logPath)
 	suite := exec.Command(o.suite, arguments...)
 	suite.Dir = o.output
 	suite.Env = append(os.Environ(), "CRITEST_IMAGE_DIGEST="+digest)
@@ -72,7 +77,10 @@ func (o *options) runSuite(endpoint, digest string) (*result, error) {
 	if err != nil {
 		return nil, errors.Join(runErr, fmt.Errorf("the suite left no report, see %s: %w", logPath, err))
 	}
-	r.absent = absent
+	if runErr != nil {
+		r.trouble = append(r.trouble, fmt.Sprintf("the suite ended with %v", runErr))
+	}
+	r.excuses = excuses
 	return r, nil
 }
 
@@ -87,6 +95,7 @@ func readReport(path string) (*result, error) {
 	}
 	r := new(result)
 	for _, report := range reports {
+		r.trouble = append(r.trouble, report.SpecialSuiteFailureReasons...)
 		for _, s := range report.SpecReports {
 			name := specName(s)
 			switch {

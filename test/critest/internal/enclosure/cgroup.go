@@ -7,13 +7,21 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 )
 
 // cgroup is the root of everything this run makes in the cgroup tree.
-type cgroup struct{ *os.File }
+type cgroup struct {
+	*os.File
+	delegated string // the file in which a controller was passed on to it, or none
+}
 
 func newCgroup() (*cgroup, error) {
 	mountpoint, err := cgroupMountpoint()
+	if err != nil {
+		return nil, err
+	}
+	delegated, err := delegate(mountpoint, "memory")
 	if err != nil {
 		return nil, err
 	}
@@ -25,7 +33,26 @@ func newCgroup() (*cgroup, error) {
 	if err != nil {
 		return nil, errors.Join(err, os.Remove(path))
 	}
-	return &cgroup{dir}, nil
+	return &cgroup{dir, delegated}, nil
+}
+
+// delegate passes a controller on if the machine has it: what a run could have
+// and lacks would only look as if the machine lacked it. It gives the file in
+// which that is to be undone.
+func delegate(mountpoint, controller string) (string, error) {
+	there, err := os.ReadFile(filepath.Join(mountpoint, "cgroup.controllers"))
+	if err != nil || !slices.Contains(strings.Fields(string(there)), controller) {
+		return "", err
+	}
+	file := filepath.Join(mountpoint, "cgroup.subtree_control")
+	passed, err := os.ReadFile(file)
+	if err != nil || slices.Contains(strings.Fields(string(passed)), controller) {
+		return "", err
+	}
+	if err := os.WriteFile(file, []byte("+"+controller), 0); err != nil {
+		return "", fmt.Errorf("pass on the cgroup controller %s: %w", controller, err)
+	}
+	return file, nil
 }
 
 // cgroupMountpoint finds cgroup v2, wherever this machine keeps it.
@@ -57,5 +84,12 @@ func (c *cgroup) remove() {
 		if err := os.Remove(path); err != nil {
 			fmt.Fprintf(os.Stderr, "enclosure: %v\n", err)
 		}
+	}
+	if c.delegated == "" {
+		return
+	}
+	// Another run may have it in use by now.
+	if err := os.WriteFile(c.delegated, []byte("-memory"), 0); err != nil && !errors.Is(err, syscall.EBUSY) {
+		fmt.Fprintf(os.Stderr, "enclosure: %v\n", err)
 	}
 }

@@ -49,6 +49,7 @@ func mountOwn() error {
 		return fmt.Errorf("make / private: %w", err)
 	}
 	_, security := os.Stat("/sys/kernel/security/lsm")
+	_, selinux := os.Stat("/sys/fs/selinux/enforce")
 	for _, path := range []string{"/sys", "/proc", "/dev/mqueue"} {
 		if err := unix.Unmount(path, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 			return fmt.Errorf("unmount %s: %w", path, err)
@@ -58,6 +59,9 @@ func mountOwn() error {
 	mounts := []struct{ kind, path string }{{"proc", "/proc"}, {"sysfs", "/sys"}, {"cgroup2", "/sys/fs/cgroup"}}
 	if security == nil {
 		mounts = append(mounts, struct{ kind, path string }{"securityfs", "/sys/kernel/security"})
+	}
+	if selinux == nil {
+		mounts = append(mounts, struct{ kind, path string }{"selinuxfs", "/sys/fs/selinux"})
 	}
 	for _, m := range mounts {
 		if err := unix.Mount(m.kind, m.path, m.kind, flags, ""); err != nil {
