@@ -10,7 +10,9 @@
 //	cgroup controller NAME is missing
 //	tool missing: NAME (apt-get install PACKAGE)
 //
-// FILE gets a line "passed failed skipped".
+// The error may have the names of what was tried before it, and nothing behind.
+// A package in which no test has run is a failure too. FILE gets a line "passed
+// failed skipped", and then one for each test that failed or was skipped.
 package main
 
 import (
@@ -27,7 +29,27 @@ import (
 	"strings"
 )
 
-var allowedSkip = regexp.MustCompile(`kernel feature missing: \S.*|cgroup controller \S+ is missing|tool missing: \S+ \(apt-get install \S+\)`)
+// entry begins what a test has logged, and allowedSkip is what a skip may say.
+var (
+	entry       = regexp.MustCompile(`(?m)^ *\S+\.go:\d+: `)
+	allowedSkip = regexp.MustCompile(`^(?:[^\n]*: )?(kernel feature missing: \S[^\n]*|cgroup controller \S+ is missing|tool missing: [^\n]+ \(apt-get install \S+\))$`)
+)
+
+// skipReason finds the typed error in the output of a skipped test: its last
+// entry, for a test does not go on after it.
+func skipReason(output string) string {
+	output, _, _ = strings.Cut(output, "--- SKIP: ")
+	entries := entry.FindAllStringIndex(output, -1)
+	if len(entries) == 0 {
+		return ""
+	}
+	last := output[entries[len(entries)-1][1]:]
+	found := allowedSkip.FindStringSubmatch(strings.TrimRight(last, "\n "))
+	if found == nil {
+		return ""
+	}
+	return found[1]
+}
 
 func main() {
 	totals := flag.String("totals", "", "`file` to write the three totals to")
@@ -51,14 +73,15 @@ func run(module, totals string, arguments []string) error {
 		return err
 	}
 	r := newReport(os.Stdout)
+	r.some = slices.ContainsFunc(arguments, func(a string) bool { return strings.HasPrefix(a, "-run") })
 	if err := r.read(output); err != nil {
 		return errors.Join(err, command.Process.Kill())
 	}
 	testErr := command.Wait()
-	r.printEnd()
+	fmt.Print(r.end())
 	if totals != "" {
-		line := fmt.Sprintf("%d %d %d\n", r.passed, len(r.failed), len(r.skips))
-		if err := os.WriteFile(totals, []byte(line), 0o644); err != nil {
+		text := fmt.Sprintf("%d %d %d\n%s", r.passed, len(r.failed), len(r.skips), r.end())
+		if err := os.WriteFile(totals, []byte(text), 0o644); err != nil {
 			return err
 		}
 	}
@@ -77,15 +100,17 @@ type event struct {
 // report collects the events of all packages.
 type report struct {
 	out    io.Writer
+	some   bool // not all tests are run
 	passed int
 	failed []string            // packages with their tests
 	skips  []string            // the same with reasons
 	output map[string][]string // lines of a package's or test's output
 	broken map[string]bool     // packages with a failed test
+	tested map[string]bool     // packages with a test that has run
 }
 
 func newReport(out io.Writer) *report {
-	return &report{out: out, output: map[string][]string{}, broken: map[string]bool{}}
+	return &report{out: out, output: map[string][]string{}, broken: map[string]bool{}, tested: map[string]bool{}}
 }
 
 func (r *report) read(stream io.Reader) error {
@@ -128,6 +153,7 @@ func (r *report) handle(e event) {
 }
 
 func (r *report) finishTest(e event, output string) {
+	r.tested[e.Package] = true
 	switch e.Action {
 	case "pass":
 		r.passed++
@@ -135,7 +161,7 @@ func (r *report) finishTest(e event, output string) {
 		r.fail(e)
 		fmt.Fprint(r.out, output)
 	case "skip":
-		reason := allowedSkip.FindString(output)
+		reason := skipReason(output)
 		if reason == "" {
 			r.fail(e)
 			fmt.Fprintf(r.out, "FAIL  %s %s: a skip must name a missing kernel feature or tool, not:\n%s", e.Package, e.Test, output)
@@ -151,8 +177,13 @@ func (r *report) fail(e event) {
 }
 
 // finishPackage prints one line. A package can fail without a failed test: it
-// does not build, or what watches over its tests found something left behind.
+// does not build, or what watches over its tests found something left behind,
+// or left them all out.
 func (r *report) finishPackage(e event, output []string) {
+	if e.Action == "pass" && !r.tested[e.Package] && !r.some {
+		e.Action = "fail"
+		output = append(output, "no test has run\n")
+	}
 	word := map[string]string{"pass": "ok", "fail": "FAIL", "skip": "-"}[e.Action]
 	fmt.Fprintf(r.out, "%-5s %s %.1fs\n", word, e.Package, e.Elapsed)
 	if e.Action == "fail" && !r.broken[e.Package] {
@@ -161,13 +192,15 @@ func (r *report) finishPackage(e event, output []string) {
 	}
 }
 
-// printEnd repeats what may have scrolled away.
-func (r *report) printEnd() {
+// end repeats what may have scrolled away.
+func (r *report) end() string {
+	var text strings.Builder
 	slices.Sort(r.skips)
 	for _, skip := range r.skips {
-		fmt.Fprintf(r.out, "SKIP  %s\n", skip)
+		fmt.Fprintf(&text, "SKIP  %s\n", skip)
 	}
 	for _, name := range r.failed {
-		fmt.Fprintf(r.out, "FAIL  %s\n", name)
+		fmt.Fprintf(&text, "FAIL  %s\n", name)
 	}
+	return text.String()
 }

@@ -40,8 +40,11 @@ func (o *options) judge(r *result, leaks []string) (int, error) {
 	}
 	say("%d passed, %d failed, %d skipped, of %d specs", v.passed, v.failed, v.skipped, len(r.specs))
 	if o.totals != "" {
-		line := fmt.Sprintf("%d %d %d\n", v.passed, v.failed, v.skipped)
-		if err := os.WriteFile(o.totals, []byte(line), 0o644); err != nil {
+		text := fmt.Sprintf("%d %d %d\n", v.passed, v.failed, v.skipped)
+		for _, line := range slices.Concat(v.lines, v.wrong) {
+			text += line + "\n"
+		}
+		if err := os.WriteFile(o.totals, []byte(text), 0o644); err != nil {
 			return 1, err
 		}
 	}
