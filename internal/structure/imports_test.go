@@ -41,7 +41,7 @@ var ours = []struct{ who, may string }{
 	{"runtime/capability", "internal/..."},
 	{"runtime/seccomp", "internal/..."},
 	{"runtime/apparmor", "internal/..."},
-	{"runtime/cgroup", "internal/..."},
+	{"runtime/cgroup", "runtime/spec internal/..."},
 	{"runtime/executor", "runtime/... internal/..."},
 
 	{"internal/testregistry", "internal/testtool"},

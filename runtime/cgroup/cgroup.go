@@ -3,7 +3,8 @@
 //
 // A Root is a mounted cgroup2 file system. A Group is one directory below it.
 // Resources are limits as a pod or container asks for them; each becomes a few
-// settings, a setting being one value of one file. Stats is what a group used.
+// settings, a setting being one value of one file. What a group used is a
+// spec.Stats.
 //
 // The package knows no pods and no containers and starts no process: a program
 // is born inside a group by way of the descriptor that Open gives.

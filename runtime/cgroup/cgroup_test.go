@@ -105,7 +105,7 @@ func TestAGroupThatIsGoneIsNoError(t *testing.T) {
 	if f := g.Files(); f != nil {
 		t.Errorf("Files: %v", f)
 	}
-	if _, err := g.Stats(); !errors.Is(err, unix.ENOENT) {
+	if _, err := g.Stats(0); !errors.Is(err, unix.ENOENT) {
 		t.Errorf("Stats: %v, want ENOENT", err)
 	}
 	if err := g.Update(Resources{PidsLimit: -1}); !errors.Is(err, unix.ENOENT) {

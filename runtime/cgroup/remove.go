@@ -38,17 +38,29 @@ func (g *Group) Kill() error {
 
 // Populated tells whether a process lives in the group or below it.
 func (g *Group) Populated() (bool, error) {
-	n, err := g.value("cgroup.events", "populated")
+	text, err := readFile(g.file("cgroup.events"))
 	if gone(err) {
 		return false, nil
 	}
-	return n != 0, err
+	return strings.Contains(text, "populated 1"), err
 }
 
 // Procs lists the processes of the group and of all groups below it.
 func (g *Group) Procs() ([]int, error) {
+	dir, err := unix.Open(g.dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if gone(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(dir)
+	return procsBelow(dir)
+}
+
+func procsBelow(group int) ([]int, error) {
 	var pids []int
-	err := walk(g.dir, func(dir int, name string) error {
+	err := walkFrom(group, func(dir int, name string) error {
 		return appendProcs(&pids, dir, name)
 	})
 	if gone(err) {

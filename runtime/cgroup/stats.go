@@ -3,271 +3,318 @@ package cgroup
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"cri-mini/runtime/spec"
 )
 
-// Stats is what a group and all below it used up to Time. A part is nil where
-// the machine does not measure it.
-type Stats struct {
-	Time   time.Time
-	CPU    CPUStats
-	Memory *MemoryStats
-	Swap   *SwapStats
-	Pids   *PidsStats
-	IO     *IOStats
-
-	CPUPressure, MemoryPressure, IOPressure *Pressure
-}
-
-// CPUStats counts since the group was made.
-type CPUStats struct {
-	UsageNanos, UserNanos, SystemNanos uint64
-	Periods, Throttled, ThrottledNanos uint64
-}
-
-// MemoryStats is in bytes. WorkingSet is what would be hard to take away: all
-// but the page cache that was not used lately; kubelets evict by it.
-type MemoryStats struct {
-	Usage, WorkingSet, RSS      uint64
-	Limit                       uint64 // 0: none
-	PageFaults, MajorPageFaults uint64
-}
-
-// SwapStats is in bytes.
-type SwapStats struct {
-	Usage, Limit uint64
-	Limited      bool // else Limit means nothing: 0 is a limit here
-}
-
-// PidsStats counts threads, as the kernel's limit does.
-type PidsStats struct {
-	Current, Limit uint64 // Limit 0: none
-}
-
-// IOStats sums all devices.
-type IOStats struct {
-	ReadBytes, WriteBytes, Reads, Writes uint64
-}
-
-// Pressure is how long work stood still for want of a resource: some of it, or
-// all of it at once.
-type Pressure struct{ Some, Full PressureTime }
-
-// PressureTime is in percent of the last 10, 60 and 300 seconds, and in total.
-type PressureTime struct {
-	Avg10, Avg60, Avg300 float64
-	TotalNanos           uint64
-}
-
-// Stats reads what the group used. The library's reader answers 0 for what it
-// could not read, which looks like a container that was reset; it also takes
-// twice as long where there is a memory controller.
-func (g *Group) Stats() (Stats, error) {
-	s := Stats{Time: time.Now()}
-	for _, read := range []func(*Stats) error{g.cpuStats, g.memoryStats, g.swapStats, g.pidsStats, g.ioStats} {
+// Stats reads what the group used; asked are the CPU shares that it was given,
+// 0 when nobody knows. The library's reader answers 0 for what it could not
+// read, which looks like a container that was reset; it also takes twice as
+// long where there is a memory controller.
+func (g *Group) Stats(asked uint64) (spec.Stats, error) {
+	s := spec.Stats{At: time.Now()}
+	fail := func(err error) (spec.Stats, error) {
+		return spec.Stats{}, fmt.Errorf("stats of cgroup %s: %w", g.Path, err)
+	}
+	// One look-up of the long path; the files are opened below it.
+	dir, err := unix.Open(g.dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fail(err)
+	}
+	defer unix.Close(dir)
+	r := readers.Get().(*reader)
+	defer readers.Put(r)
+	r.dir = dir
+	for _, read := range []func(*spec.Stats) error{
+		func(s *spec.Stats) error { return r.cpu(s, asked) }, r.memory, r.swap, r.pids, r.processes, r.io, r.hugetlb,
+	} {
 		if err := read(&s); err != nil {
-			return Stats{}, fmt.Errorf("stats of cgroup %s: %w", g.Path, err)
+			return fail(err)
 		}
 	}
-	s.CPUPressure = g.pressure("cpu.pressure")
-	s.MemoryPressure = g.pressure("memory.pressure")
-	s.IOPressure = g.pressure("io.pressure")
+	s.CPUPressure = r.pressure("cpu.pressure")
+	s.MemoryPressure = r.pressure("memory.pressure")
+	s.IOPressure = r.pressure("io.pressure")
 	return s, nil
+}
+
+// CPUTime is the processor time that the group used, in nanoseconds.
+func (g *Group) CPUTime() (uint64, error) {
+	text, err := readFile(g.file("cpu.stat"))
+	if err != nil {
+		return 0, fmt.Errorf("stats of cgroup %s: %w", g.Path, err)
+	}
+	var s spec.Stats
+	parseCPU(text, &s.CPU)
+	return s.CPU.Nanos, nil
 }
 
 // OOMKills counts the processes that the kernel killed here or below for want
 // of memory. Without a memory controller it never does.
 func (g *Group) OOMKills() (uint64, error) {
-	n, err := g.value("memory.events", "oom_kill")
+	text, err := readFile(g.file("memory.events"))
 	if missing(err) {
 		return 0, nil
 	}
 	if err != nil {
 		return 0, fmt.Errorf("cgroup %s: %w", g.Path, err)
 	}
-	return n, nil
+	var m spec.Memory
+	parseMemoryEvents(text, &m)
+	return m.OOMKills, nil
 }
 
 // missing is the error of a file that the machine's controllers do not have.
 func missing(err error) bool { return errors.Is(err, unix.ENOENT) }
 
-func (g *Group) cpuStats(s *Stats) error {
-	text, err := readFile(g.file("cpu.stat"))
+// reader reads the files of one group. Its buffer is used again, for a list of
+// a hundred pods reads more than a thousand files.
+type reader struct {
+	dir    int
+	buffer []byte
+}
+
+var readers = sync.Pool{New: func() any { return &reader{buffer: make([]byte, 16<<10)} }}
+
+// read gives the text of a file. It is valid until the next read.
+func (r *reader) read(name string) (string, error) {
+	fd, err := unix.Openat(r.dir, name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", &fileError{name, err}
+	}
+	defer unix.Close(fd)
+	for used := 0; ; {
+		n, err := unix.Read(fd, r.buffer[used:])
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return "", &fileError{name, err}
+		case n == 0:
+			return string(r.buffer[:used]), nil
+		default:
+			used += n
+		}
+		if used == len(r.buffer) {
+			r.buffer = append(r.buffer, make([]byte, len(r.buffer))...)
+		}
+	}
+}
+
+// optional is read for files that a kernel or machine may lack.
+func (r *reader) optional(name string) (text string, there bool, err error) {
+	text, err = r.read(name)
+	if missing(err) {
+		return "", false, nil
+	}
+	return text, err == nil, err
+}
+
+func (r *reader) number(name string) (n uint64, limited bool, err error) {
+	text, err := r.read(name)
+	if err != nil {
+		return 0, false, err
+	}
+	return parseNumber(name, text)
+}
+
+func (r *reader) optionalNumber(name string) (*uint64, error) {
+	n, limited, err := r.number(name)
+	if missing(err) || err == nil && !limited {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &n, nil
+}
+
+func (r *reader) cpu(s *spec.Stats, asked uint64) error {
+	text, err := r.read("cpu.stat")
 	if err != nil {
 		return err // every group has it, controller or not
 	}
-	eachKey(text, func(key string, n uint64) {
-		switch key {
-		case "usage_usec":
-			s.CPU.UsageNanos = n * 1000
-		case "user_usec":
-			s.CPU.UserNanos = n * 1000
-		case "system_usec":
-			s.CPU.SystemNanos = n * 1000
-		case "nr_periods":
-			s.CPU.Periods = n
-		case "nr_throttled":
-			s.CPU.Throttled = n
-		case "throttled_usec":
-			s.CPU.ThrottledNanos = n * 1000
-		}
-	})
+	parseCPU(text, &s.CPU)
+	weight, there, err := r.optional("cpu.weight")
+	if err != nil || !there {
+		return err
+	}
+	limits := &spec.CPULimits{}
+	n, _, err := parseNumber("cpu.weight", weight)
+	if err != nil {
+		return err
+	}
+	limits.Shares = sharesOf(n, asked)
+	text, err = r.read("cpu.max")
+	if err != nil {
+		return err
+	}
+	if limits.Quota, limits.Period, err = parseMax(text); err != nil {
+		return err
+	}
+	s.CPU.Limits = limits
 	return nil
 }
 
-func (g *Group) memoryStats(s *Stats) error {
-	usage, _, err := g.number("memory.current")
+func (r *reader) memory(s *spec.Stats) error {
+	usage, _, err := r.number("memory.current")
 	if missing(err) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	m := &MemoryStats{Usage: usage, WorkingSet: usage}
-	if m.Limit, _, err = g.number("memory.max"); err != nil {
+	m := &spec.Memory{Usage: usage}
+	if m.Limit, _, err = r.number("memory.max"); err != nil {
 		return err
 	}
-	text, err := readFile(g.file("memory.stat"))
-	if err != nil {
+	// Not limited is said of a reservation of everything.
+	if m.Reservation, _, err = r.number("memory.min"); err != nil && !missing(err) {
 		return err
 	}
-	eachKey(text, func(key string, n uint64) {
-		switch key {
-		case "anon":
-			m.RSS = n
-		case "inactive_file": // read after usage, so it may be the larger one
-			m.WorkingSet = usage - min(n, usage)
-		case "pgfault":
-			m.PageFaults = n
-		case "pgmajfault":
-			m.MajorPageFaults = n
+	if m.Peak, err = r.optionalNumber("memory.peak"); err != nil {
+		return err
+	}
+	for _, file := range []struct {
+		name  string
+		parse func(string, *spec.Memory)
+	}{{"memory.stat", parseMemory}, {"memory.events", parseMemoryEvents}} {
+		text, err := r.read(file.name)
+		if err != nil {
+			return err
 		}
-	})
+		file.parse(text, m)
+	}
 	s.Memory = m
 	return nil
 }
 
-func (g *Group) swapStats(s *Stats) error {
-	usage, _, err := g.number("memory.swap.current")
+func (r *reader) swap(s *spec.Stats) error {
+	usage, _, err := r.number("memory.swap.current")
 	if missing(err) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	limit, limited, err := g.number("memory.swap.max")
-	s.Swap = &SwapStats{Usage: usage, Limit: limit, Limited: limited}
+	limit, limited, err := r.number("memory.swap.max")
+	s.Swap = &spec.Swap{Usage: usage, Limit: limit, Limited: limited}
 	return err
 }
 
-func (g *Group) pidsStats(s *Stats) error {
-	current, _, err := g.number("pids.current")
+func (r *reader) pids(s *spec.Stats) error {
+	current, _, err := r.number("pids.current")
 	if missing(err) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	limit, _, err := g.number("pids.max")
-	s.Pids = &PidsStats{Current: current, Limit: limit}
+	limit, _, err := r.number("pids.max")
+	s.Pids = &spec.Pids{Current: current, Limit: limit}
 	return err
 }
 
-func (g *Group) ioStats(s *Stats) error {
-	text, err := readFile(g.file("io.stat"))
-	if missing(err) {
-		return nil
-	}
-	if err != nil {
+func (r *reader) io(s *spec.Stats) error {
+	text, there, err := r.optional("io.stat")
+	if err != nil || !there {
 		return err
 	}
-	s.IO = &IOStats{}
-	for word := range strings.FieldsSeq(text) {
-		key, value, _ := strings.Cut(word, "=")
-		n, err := strconv.ParseUint(value, 10, 64)
+	s.IO = parseIO(text)
+	return nil
+}
+
+func (r *reader) hugetlb(s *spec.Stats) error {
+	for _, size := range pageSizes() {
+		usage, _, err := r.number("hugetlb." + size + ".current")
+		if missing(err) {
+			return nil // of one size all, of all sizes one: it is one controller
+		}
 		if err != nil {
-			continue // the device, or a key whose value is no count
+			return err
 		}
-		switch key {
-		case "rbytes":
-			s.IO.ReadBytes += n
-		case "wbytes":
-			s.IO.WriteBytes += n
-		case "rios":
-			s.IO.Reads += n
-		case "wios":
-			s.IO.Writes += n
-		}
+		s.Hugetlb = append(s.Hugetlb, spec.Hugetlb{PageSize: size, Usage: usage})
 	}
 	return nil
 }
 
 // pressure is nil where the kernel does not account it: without PSI there is
 // no file, with PSI switched off at boot reading fails.
-func (g *Group) pressure(file string) *Pressure {
-	text, err := readFile(g.file(file))
+func (r *reader) pressure(file string) *spec.Pressure {
+	text, err := r.read(file)
 	if err != nil {
 		return nil
 	}
-	var p Pressure
-	for line := range strings.SplitSeq(text, "\n") {
-		kind, rest, _ := strings.Cut(line, " ")
-		t := &p.Some
-		if kind == "full" {
-			t = &p.Full
-		}
-		for word := range strings.FieldsSeq(rest) {
-			key, value, _ := strings.Cut(word, "=")
-			switch key {
-			case "avg10":
-				t.Avg10, _ = strconv.ParseFloat(value, 64)
-			case "avg60":
-				t.Avg60, _ = strconv.ParseFloat(value, 64)
-			case "avg300":
-				t.Avg300, _ = strconv.ParseFloat(value, 64)
-			case "total":
-				micros, _ := strconv.ParseUint(value, 10, 64)
-				t.TotalNanos = micros * 1000
-			}
-		}
-	}
-	return &p
+	return parsePressure(text)
 }
 
-// number reads a file of one value; "max" is no number.
-func (g *Group) number(file string) (n uint64, limited bool, err error) {
-	text, err := g.read(file)
-	if err != nil || text == noLimit {
-		return 0, false, err
-	}
-	n, err = strconv.ParseUint(text, 10, 64)
+// processes counts those of the group and of all below it. Only a group with
+// groups below has to be walked.
+func (r *reader) processes(s *spec.Stats) error {
+	text, _, err := r.optional("cgroup.stat")
 	if err != nil {
-		return 0, false, fmt.Errorf("%s: %w", file, err)
+		return err
 	}
-	return n, true, nil
-}
-
-// value reads one key of a file of "key number" lines; 0 without the key.
-func (g *Group) value(file, key string) (uint64, error) {
-	text, err := readFile(g.file(file))
-	var found uint64
-	eachKey(text, func(k string, n uint64) {
-		if k == key {
-			found = n
+	below := uint64(0)
+	eachKey(text, func(key string, n uint64) {
+		if key == "nr_descendants" {
+			below = n
 		}
 	})
-	return found, err
+	if below > 0 {
+		pids, err := procsBelow(r.dir)
+		s.Processes = uint64(len(pids))
+		return err
+	}
+	text, _, err = r.optional("cgroup.procs")
+	s.Processes = uint64(strings.Count(text, "\n"))
+	return err
 }
 
-func eachKey(text string, visit func(key string, n uint64)) {
-	for line := range strings.SplitSeq(text, "\n") {
-		key, value, _ := strings.Cut(line, " ")
-		if n, err := strconv.ParseUint(value, 10, 64); err == nil {
-			visit(key, n)
+// Threads counts the threads of the group and of all below it.
+func (g *Group) Threads() (uint64, error) {
+	n := uint64(0)
+	err := walk(g.dir, func(dir int, name string) error {
+		r := readers.Get().(*reader)
+		defer readers.Put(r)
+		r.dir = dir
+		text, err := r.read(name + "/cgroup.threads")
+		n += uint64(strings.Count(text, "\n"))
+		return err
+	})
+	if gone(err) {
+		return n, nil
+	}
+	return n, err
+}
+
+// pageSizes are the sizes of huge pages that the machine has, in the words of
+// its control files.
+var pageSizes = sync.OnceValue(func() []string {
+	entries, err := os.ReadDir("/sys/kernel/mm/hugepages")
+	if err != nil {
+		return nil
+	}
+	var sizes []string
+	for _, e := range entries {
+		text, _ := strings.CutSuffix(strings.TrimPrefix(e.Name(), "hugepages-"), "kB")
+		if kilobytes, err := strconv.ParseUint(text, 10, 64); err == nil {
+			sizes = append(sizes, pageSize(kilobytes))
 		}
 	}
+	return sizes
+})
+
+func pageSize(kilobytes uint64) string {
+	units := []string{"KB", "MB", "GB"}
+	for kilobytes >= 1024 && len(units) > 1 {
+		kilobytes, units = kilobytes/1024, units[1:]
+	}
+	return strconv.FormatUint(kilobytes, 10) + units[0]
 }

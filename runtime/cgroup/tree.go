@@ -29,10 +29,20 @@ func removeTree(dir string) error {
 	return unix.Rmdir(dir)
 }
 
-// walk calls visit(parent descriptor, name) for all groups below dir, children
-// before parents, and at last for dir itself under the name ".".
+// walk is walkFrom for the path of a group.
 func walk(dir string, visit func(parent int, name string) error) error {
-	at, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	top, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(top)
+	return walkFrom(top, visit)
+}
+
+// walkFrom calls visit(parent descriptor, name) for all groups below top,
+// children before parents, and at last for top itself under the name ".".
+func walkFrom(top int, visit func(parent int, name string) error) error {
+	at, err := unix.Openat(top, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}

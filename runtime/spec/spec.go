@@ -246,21 +246,3 @@ type Exit struct {
 	// kernel is too old to tell a process that is not the parent.
 	Unknown bool `json:",omitempty"`
 }
-
-// Stats is the usage of a cgroup at one moment. Pointers are nil where the
-// kernel has no such controller.
-type Stats struct {
-	At           time.Time
-	CPUNanos     *uint64 // total
-	MemoryUsage  *uint64 // bytes
-	WorkingSet   *uint64 // usage without inactive file cache
-	MemoryLimit  *uint64 // nil also when there is none
-	RSS          *uint64
-	PageFaults   *uint64
-	MajorFaults  *uint64
-	SwapUsage    *uint64
-	SwapLimit    *uint64
-	Pids         *uint64
-	WritableUsed *uint64 // bytes in the writable layer
-	WritableFile *uint64 // inodes in it
-}
