@@ -19,14 +19,15 @@ import (
 // an executor as an interface, and values of runtime/spec pass between them.
 var ours = []struct{ who, may string }{
 	{"cmd/cri-mini", "cri cri/stream podsandbox podsandbox/network image image/... runtime/executor runtime/cgroup runtime/boot runtime/seccomp runtime/capability runtime/spec internal/..."},
-	{"cri", "cri/stream podsandbox image image/reference image/registry runtime/spec internal/..."},
+	{"cri", "cri/stream podsandbox podsandbox/metrics image image/reference image/registry runtime/spec internal/..."},
 	{"cri/stream", "podsandbox runtime/spec internal/..."},
 	// The other face of the daemon, towards its own command line.
 	{"internal/admin", "podsandbox image image/... runtime/spec internal/..."},
 	// What that command line shows of the kernel.
 	{"internal/hostview", "runtime/capability internal/..."},
 
-	{"podsandbox", "podsandbox/plan podsandbox/network image runtime/spec runtime/capability runtime/seccomp runtime/apparmor internal/..."},
+	{"podsandbox", "podsandbox/plan podsandbox/metrics podsandbox/network image runtime/spec runtime/capability runtime/seccomp runtime/apparmor internal/..."},
+	{"podsandbox/metrics", "runtime/spec"},
 	{"podsandbox/plan", "runtime/spec runtime/capability runtime/seccomp runtime/apparmor internal/..."},
 	{"podsandbox/network/...", "podsandbox/network/internal/... internal/..."},
 

@@ -46,6 +46,8 @@ type Executor struct {
 	containers map[string]*container
 	closed     bool
 
+	devices sync.Map // names of block devices by number
+
 	usersMu sync.Mutex // guards users
 	users   map[spec.IDMapping]*os.File
 }

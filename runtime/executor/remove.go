@@ -9,7 +9,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"cri-mini/runtime/cgroup"
 	"cri-mini/runtime/spec"
 	"cri-mini/runtime/wire"
 )
@@ -149,42 +148,4 @@ func (e *Executor) Update(_ context.Context, s spec.Container, r spec.Resources)
 		return err
 	}
 	return group.Update(cgroupResources(r))
-}
-
-// Stats reads what a started container uses.
-func (e *Executor) Stats(id string) (spec.Stats, error) {
-	r, err := e.running(id)
-	if err != nil {
-		return spec.Stats{}, err
-	}
-	group, err := e.cgroups.Load(r.cgroup)
-	if err != nil {
-		return spec.Stats{}, err
-	}
-	s, err := group.Stats()
-	if err != nil {
-		return spec.Stats{}, err
-	}
-	return fromCgroup(s), nil
-}
-
-func fromCgroup(s cgroup.Stats) spec.Stats {
-	out := spec.Stats{At: s.Time, CPUNanos: &s.CPU.UsageNanos}
-	if m := s.Memory; m != nil {
-		out.MemoryUsage, out.WorkingSet, out.RSS = &m.Usage, &m.WorkingSet, &m.RSS
-		out.PageFaults, out.MajorFaults = &m.PageFaults, &m.MajorPageFaults
-		if m.Limit != 0 {
-			out.MemoryLimit = &m.Limit
-		}
-	}
-	if w := s.Swap; w != nil {
-		out.SwapUsage = &w.Usage
-		if w.Limited {
-			out.SwapLimit = &w.Limit
-		}
-	}
-	if p := s.Pids; p != nil {
-		out.Pids = &p.Current
-	}
-	return out
 }

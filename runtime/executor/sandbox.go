@@ -23,10 +23,14 @@ import (
 // sandbox is the descriptors that make a pod: net, ipc, uts, user, pid, shm.
 // The monitor has them too.
 type sandbox struct {
-	files files
+	files    files
+	counters counters
 }
 
-func (s *sandbox) close() { s.files.close() }
+func (s *sandbox) close() {
+	s.counters.close()
+	s.files.close()
+}
 
 // initID is the task of a sandbox's reaping init.
 func initID(sandbox string) string { return initPrefix + sandbox }
@@ -57,7 +61,7 @@ func (e *Executor) CreateSandbox(ctx context.Context, s spec.Sandbox) (init spec
 	}
 	// In the table before the monitor has it: what is there, a monitor that
 	// replaces this one is given too.
-	e.keep(s.ID, &sandbox{made})
+	e.keep(s.ID, &sandbox{files: made})
 	back.Add(func() error { e.take(s.ID); return nil })
 	if err := e.pin(ctx, s.ID, made); err != nil {
 		return init, err
@@ -268,7 +272,7 @@ func (e *Executor) sandbox(ctx context.Context, id string) (*sandbox, error) {
 		}
 		return nil, err
 	}
-	return e.keep(id, &sandbox{got}), nil
+	return e.keep(id, &sandbox{files: got}), nil
 }
 
 // SandboxNetNS returns a copy of the descriptor of the network namespace, and
