@@ -33,6 +33,12 @@ func statsMatch(f *criapi.ContainerStatsFilter, c podsandbox.ContainerStatus) bo
 			labelsMatch(f.LabelSelector, c.Config.GetLabels())
 }
 
+func podStatsMatch(f *criapi.PodSandboxStatsFilter, s podsandbox.SandboxStatus) bool {
+	return f == nil ||
+		strings.HasPrefix(s.ID, f.Id) &&
+			labelsMatch(f.LabelSelector, s.Config.GetLabels())
+}
+
 func labelsMatch(wanted, labels map[string]string) bool {
 	for key, value := range wanted {
 		if got, ok := labels[key]; !ok || got != value {

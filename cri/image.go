@@ -99,15 +99,28 @@ func (s *Server) RemoveImage(_ context.Context, r *criapi.RemoveImageRequest) (*
 
 func (s *Server) ImageFsInfo(context.Context, *criapi.ImageFsInfoRequest) (*criapi.ImageFsInfoResponse, error) {
 	bytes, inodes := s.Images.Usage()
-	usage := []*criapi.FilesystemUsage{{
-		Timestamp: time.Now().UnixNano(),
-		// The kubelet measures the file system that this path is on.
-		FsId:       &criapi.FilesystemIdentifier{Mountpoint: filepath.Clean(s.Node.Root)},
-		UsedBytes:  &criapi.UInt64Value{Value: bytes},
-		InodesUsed: &criapi.UInt64Value{Value: inodes},
-	}}
-	return &criapi.ImageFsInfoResponse{ImageFilesystems: usage, ContainerFilesystems: usage}, nil
+	images := &criapi.FilesystemUsage{
+		Timestamp:  time.Now().UnixNano(),
+		FsId:       &criapi.FilesystemIdentifier{Mountpoint: s.mountpoint()},
+		UsedBytes:  number(bytes),
+		InodesUsed: number(inodes),
+	}
+	layers := s.Pods.WritableUsage()
+	containers := &criapi.FilesystemUsage{
+		Timestamp:  layers.At.UnixNano(),
+		FsId:       images.FsId,
+		UsedBytes:  number(layers.Bytes),
+		InodesUsed: number(layers.Inodes),
+	}
+	return &criapi.ImageFsInfoResponse{
+		ImageFilesystems:     []*criapi.FilesystemUsage{images},
+		ContainerFilesystems: []*criapi.FilesystemUsage{containers},
+	}, nil
 }
+
+// mountpoint is where all that we write lies. The kubelet measures the file
+// system that this path is on.
+func (s *Server) mountpoint() string { return filepath.Clean(s.Node.Root) }
 
 func (s *Server) hasHandler(name string) bool {
 	for _, h := range s.Node.Handlers {

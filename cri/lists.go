@@ -47,6 +47,26 @@ func (s *Server) StreamContainerStats(r *criapi.StreamContainerStatsRequest, str
 	})
 }
 
+func (s *Server) StreamPodSandboxStats(r *criapi.StreamPodSandboxStatsRequest, stream criapi.RuntimeService_StreamPodSandboxStatsServer) error {
+	list, err := s.ListPodSandboxStats(stream.Context(), &criapi.ListPodSandboxStatsRequest{Filter: r.Filter})
+	if err != nil {
+		return err
+	}
+	return inBatches(list.Stats, func(batch []*criapi.PodSandboxStats) error {
+		return stream.Send(&criapi.StreamPodSandboxStatsResponse{PodSandboxStats: batch})
+	})
+}
+
+func (s *Server) StreamPodSandboxMetrics(_ *criapi.StreamPodSandboxMetricsRequest, stream criapi.RuntimeService_StreamPodSandboxMetricsServer) error {
+	list, err := s.ListPodSandboxMetrics(stream.Context(), &criapi.ListPodSandboxMetricsRequest{})
+	if err != nil {
+		return err
+	}
+	return inBatches(list.PodMetrics, func(batch []*criapi.PodSandboxMetrics) error {
+		return stream.Send(&criapi.StreamPodSandboxMetricsResponse{PodSandboxMetrics: batch})
+	})
+}
+
 func (s *Server) StreamImages(r *criapi.StreamImagesRequest, stream criapi.ImageService_StreamImagesServer) error {
 	list, err := s.ListImages(stream.Context(), &criapi.ListImagesRequest{Filter: r.Filter})
 	if err != nil {

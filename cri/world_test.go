@@ -208,9 +208,30 @@ func (k *kernel) Attach(context.Context, string) (podsandbox.Attachment, error) 
 	return nil, errNoKernel
 }
 
-func (k *kernel) Stats(string) (spec.Stats, error) {
-	cpu, used, limit, set := uint64(5e9), uint64(100), uint64(1000), uint64(90)
-	return spec.Stats{At: time.Now(), CPUNanos: &cpu, MemoryUsage: &used, MemoryLimit: &limit, WorkingSet: &set}, nil
+func (k *kernel) Stats(string, int64) (spec.Stats, error) {
+	return spec.Stats{
+		At: time.Now(), CPU: spec.CPU{Nanos: 5e9}, Processes: 3,
+		Memory:      &spec.Memory{Usage: 100, Limit: 1000, WorkingSet: 90, RSS: 70, PageFaults: 6, MajorPageFaults: 2},
+		Swap:        &spec.Swap{Usage: 30, Limit: 50, Limited: true},
+		CPUPressure: &spec.Pressure{Some: spec.PressureTime{Avg10: 1.5, Avg60: 2.5, Avg300: 3.5, Nanos: 4000}, Full: spec.PressureTime{Nanos: 1000}},
+		IOPressure:  &spec.Pressure{Full: spec.PressureTime{Avg60: 7}},
+	}, nil
+}
+
+func (k *kernel) CPUTime(string) (uint64, error) { return 5e9, nil }
+
+func (k *kernel) Inside(string) (spec.Inside, error) { return spec.Inside{Threads: 4}, nil }
+
+func (k *kernel) Interfaces(context.Context, string) ([]spec.Interface, error) {
+	return []spec.Interface{{Name: "net1", RxBytes: 11}, {Name: "eth0", RxBytes: 1, RxErrors: 2, TxBytes: 3, TxErrors: 4}}, nil
+}
+
+func (k *kernel) Writable(context.Context, spec.Rootfs) (spec.DiskUsage, error) {
+	return spec.DiskUsage{At: time.Now(), Bytes: 4096, Inodes: 2}, nil
+}
+
+func (k *kernel) FileSystem(string) (spec.FileSystem, error) {
+	return spec.FileSystem{Device: "/dev/fake", Bytes: 1 << 30, Inodes: 1000, FreeInodes: 900}, nil
 }
 
 // The made-up network.

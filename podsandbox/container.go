@@ -53,6 +53,8 @@ type Container struct {
 	stops  int           // calls of Stop that wait for the end
 
 	told step // of its life, to subscribers; guarded by events.mu
+
+	meter meter
 }
 
 // state follows from what is known; it is stored nowhere.
@@ -231,6 +233,8 @@ func (c *Container) forget() {
 	c.Sandbox.mu.Lock()
 	defer c.Sandbox.mu.Unlock()
 	delete(c.Sandbox.containers, c.ID)
+	// What a pod has used does not become less.
+	c.Sandbox.spent += c.meter.lastCPU()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.removed = true

@@ -8,7 +8,6 @@ import (
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"cri-mini/podsandbox/plan"
-	"cri-mini/runtime/spec"
 )
 
 // ReopenLog makes the log continue in a new file, after the old one was
@@ -67,15 +66,6 @@ func (c *Container) Update(ctx context.Context, r *criapi.LinuxContainerResource
 	}
 	c.write("resources.json", encoded)
 	return nil
-}
-
-// Stats tells what the container uses.
-func (c *Container) Stats() (spec.Stats, error) {
-	stats, err := c.Sandbox.pods.opt.Executor.Stats(c.ID)
-	if err != nil {
-		return spec.Stats{}, fmt.Errorf("stats of container %s: %w", c.ID, err)
-	}
-	return stats, nil
 }
 
 // loadResources reads the limits of the last update, if there was one.

@@ -112,6 +112,7 @@ func (c *Container) startNow(ctx context.Context, op *operation, start func(cont
 	}
 	c.write("start.json", started)
 	c.tell()
+	c.Sandbox.pods.measure(c, started.At)
 	return nil
 }
 

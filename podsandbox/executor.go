@@ -55,7 +55,22 @@ type Executor interface {
 	// ReopenLog makes the monitor continue in a new file at the same path.
 	ReopenLog(ctx context.Context, id, path string) error
 	Update(ctx context.Context, c spec.Container, r spec.Resources) error
-	Stats(id string) (spec.Stats, error)
+
+	// Stats reads what a cgroup and all below it use. Shares are those it was
+	// given, 0 when nobody knows. An unknown group is spec.ErrUnknown.
+	Stats(group string, shares int64) (spec.Stats, error)
+	// CPUTime is a small part of it: nanoseconds of processor time.
+	CPUTime(group string) (uint64, error)
+	// Inside looks at each process of a running container.
+	Inside(id string) (spec.Inside, error)
+	// Interfaces tells what went through a pod's network interfaces. With
+	// HostNetwork it is nothing.
+	Interfaces(ctx context.Context, sandbox string) ([]spec.Interface, error)
+	// Writable counts what a writable layer takes on disk, slowly. An error
+	// may come with what was counted by then.
+	Writable(ctx context.Context, r spec.Rootfs) (spec.DiskUsage, error)
+	// FileSystem tells the size of the file system that a path is on.
+	FileSystem(path string) (spec.FileSystem, error)
 }
 
 // What passes between us and the executor is plain data of package spec.

@@ -34,6 +34,8 @@ type Pods struct {
 	// left: an address must not be collected after a new pod got it.
 	collected chan struct{}
 
+	uncounted chan *Container // whose writable layer is to be counted
+
 	ctx        context.Context // of everything that runs in the background
 	cancel     context.CancelFunc
 	background sync.WaitGroup

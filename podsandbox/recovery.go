@@ -35,6 +35,7 @@ func Open(ctx context.Context, o Options) (*Pods, error) {
 		log:        o.Logger,
 		known:      facts,
 		collected:  make(chan struct{}),
+		uncounted:  make(chan *Container, 1024),
 		sandboxes:  map[string]*Sandbox{},
 		names:      map[podName]*Sandbox{},
 		containers: map[string]*Container{},

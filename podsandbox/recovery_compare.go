@@ -42,6 +42,10 @@ func (r *recovery) run(found []*Sandbox) {
 	}
 	r.strays()
 	p.background.Go(p.watchExits)
+	p.background.Go(p.watchUsage)
+	for range counters {
+		p.background.Go(p.countWritable)
+	}
 	p.background.Go(func() {
 		defer close(p.collected)
 		if err := p.opt.Network.Collect(r.connected); err != nil {

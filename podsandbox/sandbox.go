@@ -36,12 +36,15 @@ type Sandbox struct {
 	updated    *criapi.PodSandboxConfig // config with later resources; nil without
 	containers map[string]*Container    // complete ones
 	ips        []netip.Addr
-	init       int  // process id of the reaping init; 0 without one
-	stopping   bool // it will never be ready again
-	stopped    bool // nothing is left to stop
-	removed    bool // it is in no table any more
+	init       int    // process id of the reaping init; 0 without one
+	stopping   bool   // it will never be ready again
+	stopped    bool   // nothing is left to stop
+	removed    bool   // it is in no table any more
+	spent      uint64 // processor time of containers that were removed, in ns
 
 	told step // of its life, to subscribers; guarded by events.mu
+
+	meter meter
 }
 
 // Status tells how the pod is.

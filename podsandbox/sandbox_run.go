@@ -85,6 +85,7 @@ func (s *Sandbox) run(ctx context.Context, op *operation) error {
 	if err := s.dir.move(""); err != nil {
 		return fmt.Errorf("record: %w", err)
 	}
+	s.meter.begin(s.created)
 	p.add(s)
 	back.Keep()
 	s.tell()

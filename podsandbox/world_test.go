@@ -36,6 +36,10 @@ type world struct {
 	holds     map[string]map[string]bool // by owner
 	updates   map[string]spec.Resources
 
+	groups     map[string]spec.Stats // by path of the cgroup
+	interfaces map[string][]spec.Interface
+	layers     map[string]spec.DiskUsage
+
 	images map[string]image.Image // by name
 	passwd string
 
@@ -62,8 +66,9 @@ func newWorld() *world {
 		sandboxes: map[string]spec.Sandbox{}, mounted: map[string]bool{}, prepared: map[string]spec.Container{},
 		tasks: map[string]Task{}, connected: map[string]network.Pod{}, holds: map[string]map[string]bool{},
 		updates: map[string]spec.Resources{},
-		passwd:  "root:x:0:0::/root:/bin/sh\nweb:x:33:33::/srv:/bin/sh\n",
-		exits:   make(chan TaskExit, 64), fail: map[string]error{}, block: map[string]chan struct{}{},
+		groups:  map[string]spec.Stats{}, interfaces: map[string][]spec.Interface{}, layers: map[string]spec.DiskUsage{},
+		passwd: "root:x:0:0::/root:/bin/sh\nweb:x:33:33::/srv:/bin/sh\n",
+		exits:  make(chan TaskExit, 64), fail: map[string]error{}, block: map[string]chan struct{}{},
 		obey: true, nextPID: 100, dead: make(chan struct{}),
 		apparmor: new(fakeAppArmor),
 	}
@@ -366,8 +371,42 @@ func (w *world) Update(ctx context.Context, c spec.Container, r spec.Resources) 
 	return nil
 }
 
-func (w *world) Stats(id string) (spec.Stats, error) {
-	return spec.Stats{At: time.Now()}, w.fail["Stats"]
+func (w *world) Stats(group string, _ int64) (spec.Stats, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	u, known := w.groups[group]
+	if !known {
+		return u, fmt.Errorf("group %s: %w", group, spec.ErrUnknown)
+	}
+	u.At = time.Now()
+	return u, w.fail["Stats"]
+}
+
+func (w *world) CPUTime(group string) (uint64, error) {
+	u, err := w.Stats(group, 0)
+	return u.CPU.Nanos, err
+}
+
+func (w *world) Inside(string) (spec.Inside, error) { return spec.Inside{Threads: 2}, w.fail["Inside"] }
+
+func (w *world) Interfaces(_ context.Context, id string) ([]spec.Interface, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.interfaces[id], w.fail["Interfaces"]
+}
+
+func (w *world) Writable(ctx context.Context, r spec.Rootfs) (spec.DiskUsage, error) {
+	done, err := w.call(ctx, "Writable", filepath.Base(r.Writable))
+	defer done()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	u := w.layers[filepath.Base(r.Writable)]
+	u.At = time.Now()
+	return u, err
+}
+
+func (w *world) FileSystem(string) (spec.FileSystem, error) {
+	return spec.FileSystem{Device: "/dev/fake", Bytes: 1 << 30}, w.fail["FileSystem"]
 }
 
 func (w *world) Attach(ctx context.Context, id string) (Attachment, error) {
