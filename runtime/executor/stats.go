@@ -104,14 +104,17 @@ func descriptors(pid int, all, sockets *uint64) error {
 	if err != nil {
 		return err
 	}
-	*all += uint64(info.Size()) // their number, since Linux 6.2
-	if *all > maxDescriptors {
+	// The kernel tells their number since Linux 6.2. It is one higher while
+	// the process waits for a connection, whose descriptor is reserved.
+	if number := uint64(info.Size()); *all+number > maxDescriptors {
+		*all += number
 		return nil
 	}
 	names, err := dir.Readdirnames(maxDescriptors)
 	if err != nil && err != io.EOF {
 		return err
 	}
+	*all += uint64(len(names))
 	var target [8]byte
 	for _, name := range names {
 		n, err := unix.Readlinkat(number(dir), name, target[:])
