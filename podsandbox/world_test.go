@@ -39,6 +39,7 @@ type world struct {
 	groups     map[string]spec.Stats // by path of the cgroup
 	interfaces map[string][]spec.Interface
 	layers     map[string]spec.DiskUsage
+	counted    int // writable layers
 
 	images map[string]image.Image // by name
 	passwd string
@@ -396,13 +397,22 @@ func (w *world) Interfaces(_ context.Context, id string) ([]spec.Interface, erro
 }
 
 func (w *world) Writable(ctx context.Context, r spec.Rootfs) (spec.DiskUsage, error) {
-	done, err := w.call(ctx, "Writable", filepath.Base(r.Writable))
-	defer done()
+	w.mu.Lock()
+	wait := w.block["Writable"]
+	w.counted++
+	w.mu.Unlock()
+	if wait != nil {
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return spec.DiskUsage{}, ctx.Err()
+		}
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	u := w.layers[filepath.Base(r.Writable)]
 	u.At = time.Now()
-	return u, err
+	return u, w.fail["Writable"]
 }
 
 func (w *world) FileSystem(string) (spec.FileSystem, error) {
