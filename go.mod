@@ -21,6 +21,7 @@ require (
 	github.com/opencontainers/runtime-spec v1.3.0
 	github.com/pelletier/go-toml/v2 v2.4.3
 	github.com/vishvananda/netlink v1.3.1
+	go.yaml.in/yaml/v3 v3.0.6
 	golang.org/x/net v0.60.0
 	golang.org/x/sync v0.24.0
 	golang.org/x/sys v0.49.0
@@ -31,6 +32,7 @@ require (
 	k8s.io/cri-api v0.37.2
 	k8s.io/streaming v0.37.2
 	oras.land/oras-go/v2 v2.7.0
+	tags.cncf.io/container-device-interface/specs-go v1.1.1
 )
 
 require (

@@ -169,6 +169,9 @@ func (b *birth) gather(ctx context.Context, remains spec.Container) error {
 	if b.request.Devices, err = findDevices(b.config.Devices); err != nil {
 		return err
 	}
+	if b.request.CDI, err = p.findCDI(b.config.CDIDevices); err != nil {
+		return err
+	}
 	security := b.config.GetLinux().GetSecurityContext()
 	if security.GetPrivileged() {
 		if b.request.HostDevices, err = hostDevices(); err != nil {

@@ -1,6 +1,7 @@
 package podsandbox
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -9,6 +10,7 @@ import (
 
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"cri-mini/podsandbox/cdi"
 	"cri-mini/runtime/spec"
 )
 
@@ -43,6 +45,19 @@ func findDevices(asked []*criapi.Device) ([]spec.Device, error) {
 		}
 	}
 	return list, nil
+}
+
+// findCDI resolves the names of CDI devices.
+func (p *Pods) findCDI(asked []*criapi.CDIDevice) (cdi.Edits, error) {
+	var names []string
+	for _, d := range asked {
+		names = append(names, d.GetName())
+	}
+	edits, err := p.cdi.Find(names)
+	if bad := (*cdi.Error)(nil); errors.As(err, &bad) {
+		return edits, &InvalidError{Field: fmt.Sprintf("config.CDI_devices[%d].name", bad.Index), Value: bad.Name, Reason: bad.Reason}
+	}
+	return edits, err
 }
 
 // ownDevices are the entries of /dev that a container has its own of.

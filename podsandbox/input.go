@@ -28,6 +28,8 @@ func asInput(err error, config *criapi.ContainerConfig) error {
 		field = mountField(config, wrong.Name, "host_path")
 	case spec.InputSubPath:
 		field = mountField(config, wrong.Name, "image_sub_path")
+	case spec.InputDevice:
+		field = "device " + wrong.Name
 	case spec.InputResource:
 		field = "config.linux.resources." + wrong.Name
 	case spec.InputSysctl:

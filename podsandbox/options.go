@@ -34,6 +34,9 @@ type Options struct {
 	SystemdCgroups bool
 	// OpenFiles is RLIMIT_NOFILE of every process; 0 leaves the monitor's own.
 	OpenFiles uint64
+	// CDIFolders hold the spec files of CDI devices; the later beats the
+	// earlier. None: there are no such devices.
+	CDIFolders []string
 	// ResolvConf and Hosts are the node's; default those of /etc.
 	ResolvConf, Hosts string
 	// BootID tells one boot of the node from another; default the kernel's.

@@ -13,6 +13,7 @@ import (
 
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"cri-mini/podsandbox/cdi"
 	"cri-mini/podsandbox/plan"
 )
 
@@ -27,6 +28,7 @@ type Pods struct {
 	opt   Options
 	log   *slog.Logger
 	known plan.Facts
+	cdi   *cdi.Catalog
 
 	ops    operations
 	events events

@@ -13,6 +13,7 @@ import (
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"cri-mini/internal/atomicfile"
+	"cri-mini/podsandbox/cdi"
 	"cri-mini/runtime/spec"
 )
 
@@ -34,6 +35,7 @@ func Open(ctx context.Context, o Options) (*Pods, error) {
 		opt:        o,
 		log:        o.Logger,
 		known:      facts,
+		cdi:        cdi.New(o.CDIFolders, o.Logger),
 		collected:  make(chan struct{}),
 		uncounted:  make(chan *Container, 1024),
 		sandboxes:  map[string]*Sandbox{},

@@ -177,6 +177,7 @@ func (d *daemon) openPods(ctx context.Context) (err error) {
 		Logger:       d.log,
 		CgroupParent: d.cgroupParent(),
 		OpenFiles:    d.OpenFiles,
+		CDIFolders:   d.CDIFolders(),
 	})
 	if err != nil {
 		return err

@@ -34,6 +34,7 @@ type Config struct {
 	CNIBinDir         string `toml:"cni-bin-dir" name:"cni-bin-dir" default:"/opt/cni/bin" placeholder:"DIR" help:"CNI plugins."`
 	Network           string `toml:"network" name:"network" default:"auto" placeholder:"NAME" help:"Pod network: auto, builtin or cni. Auto is cni when there is a configuration list."`
 	PodCIDR           string `toml:"pod-cidr" name:"pod-cidr" default:"" placeholder:"CIDR,.." help:"Addresses of the built-in network, at most one range of each family; the kubelet's word goes first."`
+	CDISpecDirs       string `toml:"cdi-spec-dirs" name:"cdi-spec-dirs" default:"/etc/cdi,/var/run/cdi" placeholder:"DIR,.." help:"Spec files of CDI devices; the later folder beats the earlier. Empty: no CDI devices."`
 	CgroupDriver      string `toml:"cgroup-driver" name:"cgroup-driver" default:"auto" placeholder:"NAME" help:"Cgroups: auto, cgroupfs or systemd."`
 	LayerForm         string `toml:"layer-form" name:"layer-form" default:"auto" placeholder:"FORM" help:"Layers of images on disk: auto, directory or erofs."`
 	OpenFiles         uint64 `toml:"open-files" name:"open-files" default:"1048576" placeholder:"N" help:"Files that a process of a container may have open (RLIMIT_NOFILE), at most as many as we may; 0 leaves the limit of the monitor."`
@@ -65,6 +66,11 @@ func (c Config) Validate() error {
 	} {
 		if !filepath.IsAbs(check.value) {
 			return &Error{check.key, check.value, "want an absolute path"}
+		}
+	}
+	for _, dir := range c.CDIFolders() {
+		if !filepath.IsAbs(dir) {
+			return &Error{"cdi-spec-dirs", dir, "want an absolute path"}
 		}
 	}
 	if filepath.Clean(c.Root) == filepath.Clean(c.State) {
@@ -111,6 +117,17 @@ func (c Config) validateStreams() error {
 		}
 	}
 	return nil
+}
+
+// CDIFolders are the folders of CDISpecDirs.
+func (c Config) CDIFolders() []string {
+	var folders []string
+	for dir := range strings.SplitSeq(c.CDISpecDirs, ",") {
+		if dir = strings.TrimSpace(dir); dir != "" {
+			folders = append(folders, dir)
+		}
+	}
+	return folders
 }
 
 // PodRanges are the ranges of PodCIDR; none means the built-in default.

@@ -11,7 +11,7 @@ import (
 func defaults() Config {
 	return Config{
 		Root: "/var/lib/cri-mini", State: "/run/cri-mini",
-		RegistryConfigDir: "/etc/cri-mini/certs.d", CNIConfDir: "/etc/cni/net.d", CNIBinDir: "/opt/cni/bin",
+		RegistryConfigDir: "/etc/cri-mini/certs.d", CNIConfDir: "/etc/cni/net.d", CNIBinDir: "/opt/cni/bin", CDISpecDirs: "/etc/cdi,/var/run/cdi",
 		Network: "auto", CgroupDriver: "auto", LayerForm: "auto", OpenFiles: 1048576, StreamAddress: "127.0.0.1:0", LogLevel: "info",
 	}
 }
@@ -60,6 +60,7 @@ func TestValidateNamesKeyAndValue(t *testing.T) {
 		{func(c *Config) { c.State = "" }, `state "": want an absolute path`},
 		{func(c *Config) { c.State = c.Root + "/" }, `state "/var/lib/cri-mini/": is also the root`},
 		{func(c *Config) { c.CNIBinDir = "./bin" }, `cni-bin-dir "./bin"`},
+		{func(c *Config) { c.CDISpecDirs = "/etc/cdi, run/cdi" }, `cdi-spec-dirs "run/cdi": want an absolute path`},
 		{func(c *Config) { c.Network = "bridge" }, `network "bridge": want one of auto, builtin, cni`},
 		{func(c *Config) { c.CgroupDriver = "Systemd" }, `cgroup-driver "Systemd"`},
 		{func(c *Config) { c.CgroupDriver = "systemd" }, `cgroup-driver "systemd": not available in this version`},

@@ -26,9 +26,10 @@ var ours = []struct{ who, may string }{
 	// What that command line shows of the kernel.
 	{"internal/hostview", "runtime/capability internal/..."},
 
-	{"podsandbox", "podsandbox/plan podsandbox/metrics podsandbox/network image runtime/spec runtime/capability runtime/seccomp runtime/apparmor internal/..."},
+	{"podsandbox", "podsandbox/plan podsandbox/cdi podsandbox/metrics podsandbox/network image runtime/spec runtime/capability runtime/seccomp runtime/apparmor internal/..."},
 	{"podsandbox/metrics", "runtime/spec"},
-	{"podsandbox/plan", "runtime/spec runtime/capability runtime/seccomp runtime/apparmor internal/..."},
+	{"podsandbox/plan", "podsandbox/cdi runtime/spec runtime/capability runtime/seccomp runtime/apparmor internal/..."},
+	{"podsandbox/cdi", "runtime/spec"},
 	{"podsandbox/network/...", "podsandbox/network/internal/... internal/..."},
 
 	{"image/...", "image/... internal/..."},
@@ -59,6 +60,8 @@ var only = []struct{ what, who string }{
 	{"github.com/gorilla/websocket", "cri/stream"},
 	{"github.com/containerd/cgroups/...", "runtime/cgroup"},
 	{"github.com/cilium/ebpf/...", "runtime/cgroup"},
+	{"go.yaml.in/...", "podsandbox/cdi"},
+	{"tags.cncf.io/...", "podsandbox/cdi"},
 	{"github.com/containernetworking/...", "podsandbox/network/internal/cni"},
 	{"github.com/google/nftables/...", "podsandbox/network/internal/firewall"},
 	{"oras.land/...", "image/registry"},

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -10,6 +11,7 @@ import (
 
 	"cri-mini/internal/passwd"
 	"cri-mini/internal/signalname"
+	"cri-mini/podsandbox/cdi"
 	"cri-mini/runtime/seccomp"
 	"cri-mini/runtime/spec"
 )
@@ -32,6 +34,8 @@ type Request struct {
 	ImageVolumes map[int][]spec.Layer
 	// Devices are Config.Devices with folders replaced by what lies in them.
 	Devices []spec.Device
+	// CDI is what the devices of Config.CDIDevices need.
+	CDI cdi.Edits
 	// HostDevices are all device nodes of the node; for a privileged
 	// container.
 	HostDevices []spec.Device
@@ -79,6 +83,11 @@ func Container(r Request) (Plan, error) {
 	if err != nil {
 		return Plan{}, err
 	}
+	for _, g := range r.CDI.Groups {
+		if !slices.Contains(user.Groups, g) {
+			user.Groups = append(user.Groups, g)
+		}
+	}
 	signal, err := stopSignal(r.Config.StopSignal, r.Image.StopSignal)
 	if err != nil {
 		return Plan{}, err
@@ -96,7 +105,7 @@ func Container(r Request) (Plan, error) {
 		},
 		func() (err error) { c.PID, c.TargetContainer, err = pidMode(pidOptions(r), r.Sandbox); return },
 		func() (err error) { c.Mounts, err = mounts(r); return },
-		func() (err error) { c.Devices, err = devices(r); return },
+		func() (err error) { c.Devices, err = devices(r, user); return },
 		func() (err error) { c.Resources, err = Resources(r.Config.GetLinux().GetResources()); return },
 		func() (err error) { c.Process, err = process(r, user); return },
 	} {
@@ -130,11 +139,6 @@ func checkContainer(r Request) error {
 	if cfg.Windows != nil {
 		return invalid("config.windows", "", "is not for a Linux node")
 	}
-	// The library that would resolve the name is not there, and starting
-	// without the device would fail in a way nobody understands.
-	for i, d := range cfg.CDIDevices {
-		return invalid(at("config.CDI_devices", i, "name"), d.Name, "CDI devices are not available")
-	}
 	security := cfg.GetLinux().GetSecurityContext()
 	if security.GetPrivileged() && !r.Pod.GetLinux().GetSecurityContext().GetPrivileged() {
 		return invalid("linux.security_context.privileged", true, "the pod is not privileged")
@@ -150,7 +154,7 @@ func checkContainer(r Request) error {
 
 func checkPaths(field string, paths []string) error {
 	for i, p := range paths {
-		if !path.IsAbs(p) {
+		if !absolute(p) {
 			return invalid(field+"["+strconv.Itoa(i)+"]", p, "must be an absolute path")
 		}
 	}

@@ -33,6 +33,9 @@ func (f Facts) cgroup(parent, id string) (string, error) {
 	if slices.Contains(strings.Split(parent, "/"), "..") {
 		return "", invalid("linux.cgroup_parent", parent, "must not contain ..")
 	}
+	if strings.Contains(parent, "\x00") {
+		return "", invalid("linux.cgroup_parent", parent, "holds a zero byte")
+	}
 	leaf := id
 	if f.SystemdCgroups {
 		leaf = "cri-mini-" + id + ".scope"

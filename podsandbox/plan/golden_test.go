@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"cri-mini/podsandbox/cdi"
 	"cri-mini/runtime/capability"
 	"cri-mini/runtime/spec"
 )
@@ -121,6 +122,26 @@ var containers = map[string]func(*Request){
 		ids := []*criapi.IDMapping{{HostId: 65536, Length: 65536}}
 		r.Config.Mounts = []*criapi.Mount{{ContainerPath: "/data", HostPath: "/srv", UidMappings: ids, GidMappings: ids}}
 	},
+	"CDI-devices": func(r *Request) {
+		r.Sandbox.IDs = &spec.IDMapping{Host: 65536, Length: 65536}
+		mode := uint32(0o640)
+		r.Config.Mounts = []*criapi.Mount{{ContainerPath: "/usr/lib/gpu.so", HostPath: "/mine"}, {ContainerPath: "/usr/lib", HostPath: "/lib"}}
+		r.Config.Envs = []*criapi.KeyValue{{Key: "GPU", Value: []byte("mine")}}
+		r.Devices = []spec.Device{{HostPath: "/dev/null", ContainerPath: "/dev/gpu0", Permissions: "r"}}
+		r.CDI = cdi.Edits{
+			Env: []string{"GPU=0"},
+			Devices: []spec.Device{
+				{HostPath: "/dev/nvidia0", ContainerPath: "/dev/gpu0", Permissions: "rw"},
+				{HostPath: "/dev/none", ContainerPath: "/dev/made", Kind: spec.BlockDevice, Major: 7, Minor: 1, Mode: &mode, UID: new(uint32)},
+				{HostPath: "/dev/x", ContainerPath: "/elsewhere", Permissions: "r"},
+			},
+			Mounts: []spec.Mount{
+				{Kind: spec.BindMount, Source: "/opt/gpu.so", Target: "/usr/lib/gpu.so", ReadOnly: true, Alone: true},
+				{Kind: spec.TmpfsMount, Target: "/scratch", Size: 4096},
+			},
+			Groups: []uint32{44, 34},
+		}
+	},
 	"image-volume": func(r *Request) {
 		r.Config.Mounts = []*criapi.Mount{{ContainerPath: "/model", Readonly: true, ImageSubPath: "a/b", Image: &criapi.ImageSpec{Image: "model"}}}
 		r.ImageVolumes = map[int][]spec.Layer{0: {{Path: "/layers/2", Form: spec.DirectoryLayer}}}
@@ -136,7 +157,7 @@ var containers = map[string]func(*Request){
 		r.security().NamespaceOptions = &criapi.NamespaceOption{Pid: criapi.NamespaceMode_TARGET, TargetId: "c0"}
 		r.Pod.Linux.CgroupParent = "" // our own
 		r.Facts.SystemdCgroups = true
-		r.Devices = []spec.Device{{HostPath: "/dev/fuse", ContainerPath: "/dev/fuse"}}
+		r.Devices = []spec.Device{{HostPath: "/dev/fuse", ContainerPath: "/dev/fuse", Permissions: "rwm"}}
 		r.Config.Linux.Resources = &criapi.LinuxContainerResources{CpuQuota: -1, MemoryLimitInBytes: -1, MemorySwapLimitInBytes: -1}
 	},
 	"pod-options-stand-in-for-missing-ones": func(r *Request) {

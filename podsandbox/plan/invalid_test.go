@@ -3,6 +3,7 @@ package plan
 //lint:file-ignore SA1019 the deprecated fields are in the API and must be checked too.
 
 import (
+	"bytes"
 	"errors"
 	"strings"
 	"testing"
@@ -68,6 +69,8 @@ func TestBadPod(t *testing.T) {
 		}, "userns_options.gids", "0 2000 10"},
 		"users on the node's network": {func(c C) { users(c, shared, ids(0, 1000, 10)); options(c).Network = node }, "namespace_options.network", "NODE"},
 		"users among the node's":      {func(c C) { users(c, shared, ids(0, 1000, 10)); options(c).Pid = node }, "namespace_options.pid", "NODE"},
+		"zero in the parent":          {func(c C) { c.Linux.CgroupParent = "/a\x00b" }, "cgroup_parent", `/a\x00b`},
+		"zero in the log folder":      {func(c C) { c.LogDirectory = "/a\x00b" }, "log_directory", `/a\x00b`},
 		"parent outside":              {func(c C) { c.Linux.CgroupParent = "/a/../../b" }, "cgroup_parent", "/a/../../b"},
 		"level of SELinux":            {func(c C) { c.Linux.SecurityContext.SelinuxOptions = &criapi.SELinuxOption{Level: "gibberish"} }, "selinux_options.level", "gibberish"},
 		"kind of the pod's seccomp":   {func(c C) { c.Linux.SecurityContext.Seccomp = &criapi.SecurityProfile{ProfileType: 9} }, "seccomp.profile_type", "9"},
@@ -115,6 +118,11 @@ func TestBadContainer(t *testing.T) {
 		return func(r R) { r.Config.Linux.Resources = l }
 	}
 	caps := func(c *criapi.Capability) func(R) { return func(r R) { r.security().Capabilities = c } }
+	device := func(host, container, permissions string) func(R) {
+		return func(r R) {
+			r.Devices = []spec.Device{{HostPath: host, ContainerPath: container, Permissions: permissions}}
+		}
+	}
 	image := &criapi.ImageSpec{Image: "model"}
 	for name, c := range map[string]struct {
 		spoil        func(R)
@@ -134,7 +142,6 @@ func TestBadContainer(t *testing.T) {
 		"signal of the image":  {func(r R) { r.Image.StopSignal = "SIGNOPE" }, "StopSignal", "SIGNOPE"},
 		"unknown signal":       {func(r R) { r.Config.StopSignal = 999 }, "stop_signal", "999"},
 		"privileged alone":     {func(r R) { r.security().Privileged = true }, "privileged", "true"},
-		"CDI device":           {func(r R) { r.Config.CDIDevices = []*criapi.CDIDevice{{Name: "vendor/gpu=0"}} }, "CDI_devices[0].name", "vendor/gpu=0"},
 		"relative mask":        {func(r R) { r.security().MaskedPaths = []string{"/a", "proc"} }, "masked_paths[1]", "proc"},
 		"relative readonly":    {func(r R) { r.security().ReadonlyPaths = []string{"proc"} }, "readonly_paths[0]", "proc"},
 		"user and name":        {func(r R) { r.security().RunAsUser = &criapi.Int64Value{Value: 5}; r.security().RunAsUsername = "web" }, "run_as_username", "web"},
@@ -170,6 +177,35 @@ func TestBadContainer(t *testing.T) {
 		"path above the image":  {mount(&criapi.Mount{Readonly: true, Image: image, ImageSubPath: "a/../../b"}), "mounts[1].image_sub_path", "a/../../b"},
 		"absolute path in it":   {mount(&criapi.Mount{Readonly: true, Image: image, ImageSubPath: "/a"}), "mounts[1].image_sub_path", "/a"},
 
+		"zero in a mount":         {mount(&criapi.Mount{ContainerPath: "/a\x00b", HostPath: "/x"}), "mounts[1].container_path", `/a\x00b`},
+		"zero in a source":        {mount(&criapi.Mount{HostPath: "/a\x00b"}), "mounts[1].host_path", `/a\x00b`},
+		"zero in a mask":          {func(r R) { r.security().MaskedPaths = []string{"/a\x00b"} }, "masked_paths[0]", `/a\x00b`},
+		"zero in a folder":        {func(r R) { r.Config.WorkingDir = "a\x00b" }, "working_dir", `a\x00b`},
+		"zero in the image's":     {func(r R) { r.Image.WorkingDir = "a\x00b" }, "image config WorkingDir", `a\x00b`},
+		"variable without end":    {func(r R) { r.Config.Envs = []*criapi.KeyValue{{Key: "A", Value: bytes.Repeat([]byte("a"), 128<<10)}} }, "envs[0].value", "131071"},
+		"device without use":      {device("/dev/x", "/dev/x", ""), "devices.permissions", ""},
+		"device as /dev":          {device("/dev/x", "/dev/", "r"), "devices.container_path", "/dev"},
+		"device as the root":      {device("/dev/x", "/", "r"), "devices.container_path", "/"},
+		"device among terminals":  {device("/dev/x", "/dev/pts/0", "r"), "devices.container_path", "/dev/pts/0"},
+		"device in shared memory": {device("/dev/x", "/dev/a/../shm", "r"), "devices.container_path", "/dev/shm"},
+		"device as a descriptor":  {device("/dev/x", "/dev/fd/3", "r"), "devices.container_path", "/dev/fd/3"},
+		"another null":            {device("/dev/x", "/dev/null", "r"), "devices.container_path", "/dev/null"},
+		"device in a device": {func(r R) {
+			r.Devices = []spec.Device{{HostPath: "/dev/x", ContainerPath: "/dev/a", Permissions: "r"}, {HostPath: "/dev/x", ContainerPath: "/dev/a/b", Permissions: "r"}}
+		}, "devices.container_path", "/dev/a/b"},
+		"device around a device": {func(r R) {
+			device("/dev/x", "/dev/a/b", "r")(r)
+			r.CDI.Devices = []spec.Device{{HostPath: "/dev/x", ContainerPath: "/dev/a"}}
+		}, "CDI_devices", "/dev/a"},
+		"device in null":           {device("/dev/x", "/dev/null/x", "r"), "devices.container_path", "/dev/null/x"},
+		"zero in a device":         {device("/dev/x", "/dev/a\x00b", "r"), "devices.container_path", `/dev/a\x00b`},
+		"CDI device as a terminal": {func(r R) { r.CDI.Devices = []spec.Device{{HostPath: "/dev/x", ContainerPath: "/dev/pts/0"}} }, "CDI_devices", "/dev/pts/0"},
+		"CDI device with an owner elsewhere": {func(r R) {
+			r.CDI.Devices = []spec.Device{{HostPath: "/dev/x", ContainerPath: "/x", UID: new(uint32)}}
+		}, "CDI_devices", "/x"},
+		"CDI device from nothing elsewhere": {func(r R) {
+			r.CDI.Devices = []spec.Device{{HostPath: "/dev/x", ContainerPath: "/x", Kind: spec.Pipe}}
+		}, "CDI_devices", "/x"},
 		"device nowhere": {func(r R) { r.Devices = []spec.Device{{HostPath: "/dev/null", ContainerPath: "null"}} }, "devices.container_path", "null"},
 		"device permissions": {func(r R) {
 			r.Devices = []spec.Device{{HostPath: "/dev/null", ContainerPath: "/dev/x", Permissions: "rx"}}
@@ -184,6 +220,7 @@ func TestBadContainer(t *testing.T) {
 		"no list of nodes":    {resources(&criapi.LinuxContainerResources{CpusetMems: "0,"}), "cpuset_mems", "0,"},
 		"page size":           {resources(&criapi.LinuxContainerResources{HugepageLimits: []*criapi.HugepageLimit{{PageSize: "2M"}}}), "hugepage_limits[0].page_size", "2M"},
 		"file of no limit":    {resources(&criapi.LinuxContainerResources{Unified: map[string]string{"cgroup.procs": "1"}}), "unified[cgroup.procs]", "1"},
+		"file in a folder":    {resources(&criapi.LinuxContainerResources{Unified: map[string]string{"a/memory.max": "1"}}), "unified[a/memory.max]", "1"},
 		"file outside":        {resources(&criapi.LinuxContainerResources{Unified: map[string]string{"../memory.max": "1"}}), "unified[../memory.max]", "1"},
 		"level of SELinux":    {func(r R) { r.security().SelinuxOptions = &criapi.SELinuxOption{Level: "s0:c1:c2:c3"} }, "selinux_options.level", "s0:c1:c2:c3"},
 		"type of SELinux":     {func(r R) { r.security().SelinuxOptions = &criapi.SELinuxOption{Type: "a:b"} }, "selinux_options.type", "a:b"},

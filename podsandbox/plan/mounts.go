@@ -21,6 +21,7 @@ func mounts(r Request) ([]spec.Mount, error) {
 		}
 		list = append(list, m)
 	}
+	list = cdiMounts(r, list)
 	list = append(etcMounts(r, list), list...)
 	// A mount point may lie in another mount: the outer one comes first. Of
 	// two at the same place the later one of the request stays on top.
@@ -28,6 +29,20 @@ func mounts(r Request) ([]spec.Mount, error) {
 		return strings.Count(a.Target, "/") - strings.Count(b.Target, "/")
 	})
 	return list, nil
+}
+
+// cdiMounts adds the mounts of CDI devices, which replace what the request has at
+// the same place. In a pod with users of its own a bind shows the files with
+// the owners that they have on the node.
+func cdiMounts(r Request, list []spec.Mount) []spec.Mount {
+	for _, m := range r.CDI.Mounts {
+		if m.Kind == spec.BindMount {
+			m.IDs = r.Sandbox.IDs
+		}
+		list = slices.DeleteFunc(list, func(other spec.Mount) bool { return other.Target == m.Target })
+		list = append(list, m)
+	}
+	return list
 }
 
 func etcMounts(r Request, asked []spec.Mount) []spec.Mount {
@@ -57,7 +72,7 @@ func mount(r Request, i int) (spec.Mount, error) {
 		ReadOnly:          asked.Readonly,
 		RecursiveReadOnly: asked.RecursiveReadOnly,
 	}
-	if !path.IsAbs(asked.ContainerPath) || m.Target == "/" {
+	if !absolute(asked.ContainerPath) || m.Target == "/" {
 		return m, invalid(field("container_path"), asked.ContainerPath, "must be an absolute path below /")
 	}
 	if err := mountOptions(&m, field("mount_options"), asked.MountOptions); err != nil {
@@ -99,7 +114,7 @@ func mountOptions(m *spec.Mount, field string, options []string) error {
 
 func bindMount(m *spec.Mount, asked *criapi.Mount, field func(string) string) error {
 	m.Kind, m.Source = spec.BindMount, asked.HostPath
-	if !path.IsAbs(asked.HostPath) {
+	if !absolute(asked.HostPath) {
 		return invalid(field("host_path"), asked.HostPath, "must be an absolute path")
 	}
 	if asked.ImageSubPath != "" {

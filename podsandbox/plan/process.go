@@ -33,10 +33,14 @@ func process(r Request, user passwd.User) (spec.Process, error) {
 		return spec.Process{}, err
 	}
 	score := int(r.Config.GetLinux().GetResources().GetOomScoreAdj())
+	cwd, err := workingDir(r.Config.WorkingDir, r.Image.WorkingDir)
+	if err != nil {
+		return spec.Process{}, err
+	}
 	p := spec.Process{
 		Args:         args,
 		Env:          env,
-		Cwd:          workingDir(r.Config.WorkingDir, r.Image.WorkingDir),
+		Cwd:          cwd,
 		Terminal:     r.Config.Tty,
 		User:         spec.User{UID: user.UID, GID: user.GID, Groups: user.Groups},
 		Capabilities: caps,
@@ -104,14 +108,18 @@ func checkArgs(field string, argv []string) error {
 	return nil
 }
 
-func workingDir(asked, image string) string {
+func workingDir(asked, image string) (string, error) {
+	field := "config.working_dir"
 	if asked == "" {
-		asked = image
+		asked, field = image, "image config WorkingDir"
 	}
-	return path.Join("/", asked)
+	if strings.Contains(asked, "\x00") {
+		return "", invalid(field, asked, "holds a zero byte")
+	}
+	return path.Join("/", asked), nil
 }
 
-// environment lets the image speak first and the user last.
+// environment lets the image speak first, then the user and last the devices.
 func environment(r Request, user passwd.User) ([]string, error) {
 	env := newEnv(r.Image.Env)
 	for i, kv := range r.Config.Envs {
@@ -121,7 +129,14 @@ func environment(r Request, user passwd.User) ([]string, error) {
 		if strings.Contains(string(kv.Value), "\x00") {
 			return nil, invalid(at("config.envs", i, "value"), kv.Key, "holds a zero byte")
 		}
+		if len(kv.Key)+len(kv.Value)+1 >= maxArgument {
+			return nil, invalid(at("config.envs", i, "value"), kv.Key, "is longer than the kernel's limit of %d bytes", maxArgument-1)
+		}
 		env.set(kv.Key, string(kv.Value))
+	}
+	for _, v := range r.CDI.Env {
+		name, value, _ := strings.Cut(v, "=")
+		env.set(name, value)
 	}
 	env.preset("PATH", strings.TrimPrefix(defaultPath, "PATH="))
 	env.preset("HOSTNAME", Hostname(r.Pod, r.Facts))
@@ -138,13 +153,13 @@ type variables struct {
 	place map[string]int
 }
 
-// newEnv starts with list. What has no name is of no use to a program and
-// comes from an image: it is left out.
+// newEnv starts with list. What has no name, or is longer than the kernel takes,
+// is of no use to a program and comes from an image: it is left out.
 func newEnv(list []string) *variables {
 	v := &variables{place: map[string]int{}}
 	for _, entry := range list {
 		name, value, found := strings.Cut(entry, "=")
-		if found && name != "" && !strings.Contains(entry, "\x00") {
+		if found && name != "" && !strings.Contains(entry, "\x00") && len(entry) < maxArgument {
 			v.set(name, value)
 		}
 	}

@@ -2,7 +2,6 @@ package plan
 
 import (
 	"net/netip"
-	"path"
 	"regexp"
 	"strings"
 
@@ -65,7 +64,7 @@ func checkPod(cfg *criapi.PodSandboxConfig) error {
 	case cfg.Windows != nil:
 		return invalid("config.windows", "", "is not for a Linux node")
 	}
-	if dir := cfg.LogDirectory; dir != "" && !path.IsAbs(dir) {
+	if dir := cfg.LogDirectory; dir != "" && !absolute(dir) {
 		return invalid("config.log_directory", dir, "must be an absolute path")
 	}
 	if err := checkHostname(cfg.Hostname); err != nil {

@@ -121,7 +121,7 @@ func (c *client) start() error {
 // descriptor of that could otherwise write our file on the host once no process
 // runs it (CVE-2019-5736).
 func readOnlyProgram() (*os.File, error) {
-	tree, err := mount.Bind(ownProgram)
+	tree, err := mount.Bind(ownProgram, true)
 	if err == nil {
 		err = tree.Set(unix.MOUNT_ATTR_RDONLY, false)
 	}

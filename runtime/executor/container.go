@@ -258,7 +258,9 @@ func (p *prepared) devices(s *spec.Container) ([]device, error) {
 func (e *Executor) group(s spec.Container, devices []device) (*cgroup.Group, error) {
 	resources := cgroupResources(s.Resources)
 	for _, d := range devices {
-		resources.Devices = append(resources.Devices, d.rule())
+		if rule, needed := d.rule(); needed {
+			resources.Devices = append(resources.Devices, rule)
+		}
 	}
 	group, err := e.cgroups.Create(s.Cgroup, resources)
 	if missing := (*cgroup.ErrControllerMissing)(nil); errors.As(err, &missing) {

@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -24,7 +25,7 @@ var standard = []struct {
 var links = [][2]string{{"fd", "/proc/self/fd"}, {"stdin", "/proc/self/fd/0"}, {"stdout", "/proc/self/fd/1"},
 	{"stderr", "/proc/self/fd/2"}, {"ptmx", "pts/ptmx"}}
 
-// device is a node of the host as it is made in a container.
+// device is a node as it is made in a container.
 type device struct {
 	spec.Device
 	mode     uint32
@@ -32,25 +33,46 @@ type device struct {
 	uid, gid uint32
 }
 
+// types are the bits of stat(2) for the kinds of nodes.
+var types = map[spec.DeviceKind]uint32{spec.CharacterDevice: unix.S_IFCHR, spec.BlockDevice: unix.S_IFBLK, spec.Pipe: unix.S_IFIFO}
+
 func lookUpDevice(d spec.Device) (device, error) {
-	var st unix.Stat_t
-	if err := unix.Stat(d.HostPath, &st); err != nil {
-		return device{}, fmt.Errorf("device %s: %w", d.HostPath, err)
+	found := device{Device: d, mode: types[d.Kind] | 0o666, rdev: unix.Mkdev(d.Major, d.Minor)}
+	if d.Kind == "" {
+		var st unix.Stat_t
+		if err := unix.Stat(d.HostPath, &st); err != nil {
+			return device{}, wrongDevice(d, err)
+		}
+		if kind := st.Mode & unix.S_IFMT; kind != unix.S_IFCHR && kind != unix.S_IFBLK {
+			return device{}, wrongDevice(d, errors.New("is not a device node"))
+		}
+		found = device{d, st.Mode, st.Rdev, st.Uid, st.Gid}
 	}
-	kind := st.Mode & unix.S_IFMT
-	if kind != unix.S_IFCHR && kind != unix.S_IFBLK {
-		return device{}, fmt.Errorf("device %s: not a device node", d.HostPath)
+	if d.Mode != nil {
+		found.mode = found.mode&unix.S_IFMT | *d.Mode&0o777
 	}
-	return device{d, st.Mode, st.Rdev, st.Uid, st.Gid}, nil
+	if d.UID != nil {
+		found.uid = *d.UID
+	}
+	if d.GID != nil {
+		found.gid = *d.GID
+	}
+	return found, nil
 }
 
-// rule is what the device filter of the cgroup has to allow.
-func (d device) rule() cgroup.DeviceRule {
+func wrongDevice(d spec.Device, err error) error {
+	return &spec.InputError{Part: spec.InputDevice, Name: d.ContainerPath, Value: d.HostPath, Err: err}
+}
+
+// rule is what the device filter of the cgroup has to allow; none for a pipe,
+// and for a device that only has to be there.
+func (d device) rule() (cgroup.DeviceRule, bool) {
 	kind := byte('c')
 	if d.mode&unix.S_IFMT == unix.S_IFBLK {
 		kind = 'b'
 	}
-	return cgroup.DeviceRule{Type: kind, Major: int64(unix.Major(d.rdev)), Minor: int64(unix.Minor(d.rdev)), Access: d.Permissions}
+	return cgroup.DeviceRule{Type: kind, Major: int64(unix.Major(d.rdev)), Minor: int64(unix.Minor(d.rdev)), Access: d.Permissions},
+		d.Permissions != "" && d.mode&unix.S_IFMT != unix.S_IFIFO
 }
 
 // below tells the part of a container path after /dev/; a device elsewhere is
@@ -61,18 +83,16 @@ func (d device) below() (string, bool) {
 
 // devFolder makes the container's /dev.
 func devFolder(devices []device, terminal bool, ids *spec.IDMapping) (*mount.Tree, error) {
-	owner := 0
 	options := []mount.Option{{Key: "mode", Value: "0755"}, {Key: "size", Value: "65536k"}}
 	if ids != nil {
-		owner = int(ids.Host)
-		root := fmt.Sprint(owner)
+		root := fmt.Sprint(ids.Host)
 		options = append(options, mount.Option{Key: "uid", Value: root}, mount.Option{Key: "gid", Value: root})
 	}
 	tree, err := mount.New("tmpfs", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, options...)
 	if err != nil {
 		return nil, err
 	}
-	d := devDir{fd: int(tree.Fd()), owner: owner}
+	d := devDir{fd: int(tree.Fd()), ids: ids}
 	for _, s := range standard {
 		d.node(s.name, unix.S_IFCHR|0o666, unix.Mkdev(s.major, s.minor), 0, 0)
 	}
@@ -101,9 +121,9 @@ func devFolder(devices []device, terminal bool, ids *spec.IDMapping) (*mount.Tre
 // devDir makes entries in a folder of ours that nobody else sees yet. The
 // first error stays.
 type devDir struct {
-	fd    int
-	owner int // added to all ids
-	err   error
+	fd  int
+	ids *spec.IDMapping // of the owners
+	err error
 }
 
 func (d *devDir) try(name string, err error) {
@@ -120,12 +140,22 @@ func (d *devDir) node(name string, mode uint32, rdev uint64, uid, gid uint32) {
 	d.try(name, err)
 	// mknod is subject to our umask.
 	d.try(name, unix.Fchmodat(d.fd, name, mode&0o7777, 0))
-	d.own(name, int(uid), int(gid))
+	d.own(name, uid, gid)
 }
 
-func (d *devDir) own(name string, uid, gid int) {
-	if uid+d.owner != 0 || gid+d.owner != 0 {
-		d.try(name, unix.Fchownat(d.fd, name, uid+d.owner, gid+d.owner, unix.AT_SYMLINK_NOFOLLOW))
+// own gives an entry to a user of the container. One that has no place in its
+// user namespace would be another container's: then it belongs to root.
+func (d *devDir) own(name string, uid, gid uint32) {
+	if m := d.ids; m != nil {
+		for _, id := range []*uint32{&uid, &gid} {
+			if *id >= m.Length {
+				*id = 0
+			}
+			*id += m.Host
+		}
+	}
+	if uid != 0 || gid != 0 {
+		d.try(name, unix.Fchownat(d.fd, name, int(uid), int(gid), unix.AT_SYMLINK_NOFOLLOW))
 	}
 }
 

@@ -108,7 +108,7 @@ func busybox(t testing.TB) spec.Layer {
 	if err := os.WriteFile(filepath.Join(dir, "bin/busybox"), data, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"sh", "cat", "ls", "id", "sleep", "hostname", "mount", "touch", "true", "ps", "stty", "tty", "readlink", "echo", "mknod", "head", "wc", "grep", "kill"} {
+	for _, name := range []string{"sh", "cat", "ls", "id", "sleep", "hostname", "mount", "touch", "true", "ps", "stty", "tty", "readlink", "echo", "mknod", "head", "wc", "grep", "kill", "stat"} {
 		if err := os.Symlink("busybox", filepath.Join(dir, "bin", name)); err != nil {
 			t.Fatal(err)
 		}

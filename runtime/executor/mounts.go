@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,7 +47,7 @@ func (e *Executor) mount(ctx context.Context, m spec.Mount, s spec.Container) (t
 	case spec.ImageMount:
 		tree, err = e.imageVolume(m, s)
 	case spec.TmpfsMount:
-		tree, err = mount.New("tmpfs", 0, mount.Option{Key: "mode", Value: "1777"}, mount.Option{Key: "size", Value: strconv.FormatInt(m.Size, 10)})
+		tree, err = tmpfs(m, s.Rootfs.IDs)
 	default:
 		err = fmt.Errorf("kind %q", m.Kind)
 	}
@@ -58,6 +59,19 @@ func (e *Executor) mount(ctx context.Context, m spec.Mount, s spec.Container) (t
 		return nil, err
 	}
 	return tree, nil
+}
+
+// tmpfs belongs to the root of the container.
+func tmpfs(m spec.Mount, ids *spec.IDMapping) (*mount.Tree, error) {
+	options := []mount.Option{{Key: "mode", Value: strconv.FormatUint(uint64(cmp.Or(m.Mode, 0o1777)), 8)}}
+	if m.Size > 0 {
+		options = append(options, mount.Option{Key: "size", Value: strconv.FormatInt(m.Size, 10)})
+	}
+	if ids != nil {
+		root := strconv.FormatUint(uint64(ids.Host), 10)
+		options = append(options, mount.Option{Key: "uid", Value: root}, mount.Option{Key: "gid", Value: root})
+	}
+	return mount.New("tmpfs", 0, options...)
 }
 
 // bind clones a path of the host. The path may be on a server that does not
@@ -72,7 +86,7 @@ func (e *Executor) bind(ctx context.Context, m spec.Mount) (*mount.Tree, error) 
 	}
 	done := make(chan result, 1)
 	go func() {
-		tree, err := mount.Bind(m.Source)
+		tree, err := mount.Bind(m.Source, !m.Alone)
 		done <- result{tree, err}
 	}()
 	select {

@@ -237,7 +237,7 @@ func inNamespaces(made files, do func() error) error {
 func (e *Executor) shm(s spec.Sandbox, made files) (err error) {
 	var tree *mount.Tree
 	if s.HostIPC {
-		tree, err = mount.Bind("/dev/shm")
+		tree, err = mount.Bind("/dev/shm", true)
 	} else {
 		size := s.ShmSize
 		if size == 0 {

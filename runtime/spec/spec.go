@@ -146,8 +146,11 @@ type Mount struct {
 	Layers  []Layer // image
 	SubPath string  // image: relative, must exist, confined to the image
 
-	Size int64 // tmpfs: bytes
+	Size int64  // tmpfs: bytes; 0 leaves it to the kernel
+	Mode uint32 `json:",omitempty"` // tmpfs: permissions; 0 means 01777
 
+	// Alone leaves out what is mounted below the source of a bind.
+	Alone             bool `json:",omitempty"`
 	ReadOnly          bool
 	RecursiveReadOnly bool // submounts as well
 	NoExec            bool
@@ -165,8 +168,26 @@ type Mount struct {
 type Device struct {
 	HostPath      string
 	ContainerPath string
-	Permissions   string // of "rwm"
+	Permissions   string // of "rwm"; empty leaves the device filter as it is
+
+	// Kind, when not empty, says with the numbers what the node is, and the
+	// host needs none.
+	Kind         DeviceKind `json:",omitempty"`
+	Major, Minor uint32     `json:",omitempty"`
+
+	// Of the node in the container; nil means as on the host.
+	Mode     *uint32 `json:",omitempty"` // permissions
+	UID, GID *uint32 `json:",omitempty"` // in the container
 }
+
+// DeviceKind is a type of node, in the letters of mknod(1).
+type DeviceKind string
+
+const (
+	CharacterDevice DeviceKind = "c"
+	BlockDevice     DeviceKind = "b"
+	Pipe            DeviceKind = "p"
+)
 
 // Process is a program to run: the first one of a container, or one joining
 // it later.

@@ -26,7 +26,7 @@ var ErrExecute = errors.New("the program could not be executed")
 // InputError is a failure that the one who wrote the spec can mend.
 type InputError struct {
 	Part  InputPart
-	Name  string // target of the mount, field of the resources, key of the sysctl
+	Name  string // target of the mount or device, field of the resources, key of the sysctl
 	Value string // host path or sub path, limit, value
 	Err   error
 }
@@ -39,6 +39,7 @@ const (
 	InputSubPath  InputPart = "sub path"
 	InputResource InputPart = "resource"
 	InputSysctl   InputPart = "sysctl"
+	InputDevice   InputPart = "device"
 )
 
 func (e *InputError) Error() string {

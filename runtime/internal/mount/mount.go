@@ -79,9 +79,13 @@ func explanation(fs int) string {
 }
 
 // Bind clones what is mounted at a path of the host, with everything below
-// it. Symbolic links are followed.
-func Bind(path string) (*Tree, error) {
-	fd, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
+// it or alone. Symbolic links are followed.
+func Bind(path string, recursive bool) (*Tree, error) {
+	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
+	if recursive {
+		flags |= unix.AT_RECURSIVE
+	}
+	fd, err := unix.OpenTree(unix.AT_FDCWD, path, flags)
 	if err != nil {
 		return nil, err
 	}
