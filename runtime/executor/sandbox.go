@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path"
-	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -162,13 +160,7 @@ func configure(s spec.Sandbox) error {
 			return fmt.Errorf("hostname %q: %w", s.Hostname, err)
 		}
 	}
-	for key, value := range s.Sysctls {
-		name := filepath.Join("/proc/sys", path.Clean("/"+key))
-		if err := os.WriteFile(name, []byte(value), 0); err != nil {
-			return &spec.InputError{Part: spec.InputSysctl, Name: key, Value: value, Err: errors.Unwrap(err)}
-		}
-	}
-	return nil
+	return writeSysctls(s)
 }
 
 // userNamespaces makes a user namespace and in it all others, which then
