@@ -47,6 +47,12 @@ func Parse(s string) (Name, error) {
 		return Name{}, fmt.Errorf("%w: %q: %w", ErrInvalid, s, err)
 	}
 	n := Name{Domain: distref.Domain(named), Path: distref.Path(named)}
+	if n.Domain == "" {
+		// The library takes what has a dot for a host, and for a folder again
+		// when it is none, as with an underscore.
+		host, _, _ := strings.Cut(s, "/")
+		return Name{}, fmt.Errorf("%w: %q: %q is not the address of a registry", ErrInvalid, s, host)
+	}
 	if digested, ok := named.(distref.Digested); ok {
 		n.Digest = digested.Digest()
 		if a := n.Digest.Algorithm(); a != digest.SHA256 && a != digest.SHA512 {

@@ -51,6 +51,7 @@ func TestParseRefusesAndNamesTheValue(t *testing.T) {
 		"registry.test/x@sha256:123", "registry.test/x@md5:" + hex64[:32], "registry.test/x@" + sum + "0",
 		"registry.test/x@sha256:" + upperHex, "registry.test/../x", "-registry.test/x", "registry.test/x:" + strings.Repeat("t", 129),
 		"https://registry.test/x", "registry.test/\u0430", "registry.test/x\n", hex64, sum,
+		"reg_istry.test/x", "reg_istry.test/x:1@" + sum,
 		"registry.test/x@sha384:" + hex64 + hex64[:32], "registry.test/" + strings.Repeat("x", 300),
 	} {
 		n, err := Parse(in)
