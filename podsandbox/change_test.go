@@ -56,6 +56,9 @@ func TestUpdateChangesWhatItNamesAndIsRemembered(t *testing.T) {
 		if err := update(&criapi.LinuxContainerResources{MemoryLimitInBytes: 2 << 20}); err != nil {
 			t.Fatal(err)
 		}
+		if got := l.world.updates[id]; got.MemorySwapLimit != 0 {
+			t.Errorf("the executor is asked for %+v, want nothing of swap", got)
+		}
 		c, _ := l.pods.Container(id)
 		if err := c.Start(t.Context()); err != nil {
 			t.Fatal(err)
@@ -199,6 +202,37 @@ func TestNothingBeginsAfterClose(t *testing.T) {
 		}
 		if answer := l.do([]string{"run", "a"}); !strings.Contains(answer, "precondition") {
 			t.Errorf("a run after Close answers %q", answer)
+		}
+	})
+}
+
+// Swap is what the limit on both leaves over: a new limit on memory is a new
+// one on swap as well.
+func TestUpdateOfMemoryKeepsTheLimitOnBoth(t *testing.T) {
+	inBubble(t, func(t *testing.T, l *life) {
+		l.do([]string{"run", "a"})
+		cfg := containerConfig("web")
+		cfg.Linux.Resources = &criapi.LinuxContainerResources{MemoryLimitInBytes: 100, MemorySwapLimitInBytes: 150, OomScoreAdj: 7}
+		id, err := l.pods.Create(t.Context(), l.id("a"), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := l.pods.Container(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Update(t.Context(), &criapi.LinuxContainerResources{MemoryLimitInBytes: 120, OomScoreAdj: 9}); err != nil {
+			t.Fatal(err)
+		}
+		if got := l.world.updates[id]; got.MemoryLimit != 120 || got.MemorySwapLimit != 150 {
+			t.Errorf("the executor is asked for %+v, want 120 of memory and 150 of both", got)
+		}
+		if got := c.Status().Resources; got.MemorySwapLimitInBytes != 150 || got.OomScoreAdj != 7 {
+			t.Errorf("the limits are %v; want 150 of both, and the score as it was", got)
+		}
+		err = c.Update(t.Context(), &criapi.LinuxContainerResources{MemoryLimitInBytes: 160})
+		if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "memory_swap_limit_in_bytes") {
+			t.Errorf("more memory than of both: %v", err)
 		}
 	})
 }

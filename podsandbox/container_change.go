@@ -50,9 +50,14 @@ func (c *Container) Update(ctx context.Context, r *criapi.LinuxContainerResource
 		return err
 	}
 	limits.AllDevices = current.Resources.AllDevices
+	// The limit on memory and swap together is kept by one on swap alone, which
+	// is another one when that on memory changes.
+	if asked.MemoryLimit != 0 && asked.MemorySwapLimit == 0 {
+		asked.MemorySwapLimit = limits.MemorySwapLimit
+	}
 	if c.prepared {
 		if err := c.Sandbox.pods.opt.Executor.Update(ctx, current, asked); err != nil {
-			return fmt.Errorf("update container %s: %w", c.ID, err)
+			return fmt.Errorf("update container %s: %w", c.ID, asInput(err, c.config))
 		}
 	}
 	c.mu.Lock()

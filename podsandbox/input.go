@@ -31,7 +31,7 @@ func asInput(err error, config *criapi.ContainerConfig) error {
 	case spec.InputDevice:
 		field = "device " + wrong.Name
 	case spec.InputResource:
-		field = "config.linux.resources." + wrong.Name
+		field = "linux.resources." + wrong.Name
 	case spec.InputSysctl:
 		field = "linux.sysctls[" + strings.ReplaceAll(wrong.Name, "/", ".") + "]"
 	}

@@ -97,13 +97,15 @@ func checkResources(asked *criapi.LinuxContainerResources) error {
 }
 
 // MergeResources is what holds after an update: what it does not name stays.
+// The score for the OOM killer belongs to each process, which hands it on to its
+// children: it stays as it was at the start.
 func MergeResources(old, update *criapi.LinuxContainerResources) *criapi.LinuxContainerResources {
 	merged := &criapi.LinuxContainerResources{
 		CpuPeriod:              cmp.Or(update.GetCpuPeriod(), old.GetCpuPeriod()),
 		CpuQuota:               cmp.Or(update.GetCpuQuota(), old.GetCpuQuota()),
 		CpuShares:              cmp.Or(update.GetCpuShares(), old.GetCpuShares()),
 		MemoryLimitInBytes:     cmp.Or(update.GetMemoryLimitInBytes(), old.GetMemoryLimitInBytes()),
-		OomScoreAdj:            cmp.Or(update.GetOomScoreAdj(), old.GetOomScoreAdj()),
+		OomScoreAdj:            old.GetOomScoreAdj(),
 		CpusetCpus:             cmp.Or(update.GetCpusetCpus(), old.GetCpusetCpus()),
 		CpusetMems:             cmp.Or(update.GetCpusetMems(), old.GetCpusetMems()),
 		HugepageLimits:         old.GetHugepageLimits(),

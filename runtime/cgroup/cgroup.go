@@ -59,6 +59,34 @@ func (e *ErrControllerMissing) Error() string {
 
 func (e *ErrControllerMissing) Unwrap() error { return e.Cause }
 
+// ErrLimit is a limit that makes no sense, or that the kernel did not take.
+type ErrLimit struct {
+	Field, Value string
+	Cause        error
+}
+
+func (e *ErrLimit) Error() string { return e.Field + " " + e.Value + ": " + e.Cause.Error() }
+func (e *ErrLimit) Unwrap() error { return e.Cause }
+
+func badLimit(field, value, reason string, args ...any) error {
+	return &ErrLimit{field, value, fmt.Errorf(reason, args...)}
+}
+
+// Refused tells whether the one who asked for the limit can mend it: it is we
+// who refused it, or the kernel for what it says and not for the state that
+// the machine is in.
+func (e *ErrLimit) Refused() bool {
+	var errno unix.Errno
+	if !errors.As(e.Cause, &errno) {
+		return true
+	}
+	switch errno {
+	case unix.ENOENT, unix.EINVAL, unix.ERANGE, unix.ENODEV, unix.EOPNOTSUPP, unix.E2BIG:
+		return true
+	}
+	return false
+}
+
 // checkPath refuses everything but a plain absolute path. The path becomes
 // part of a file name, and the names of control files must stay the kernel's.
 func checkPath(p string) error {

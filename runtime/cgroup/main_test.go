@@ -135,7 +135,7 @@ func start(t testing.TB, g *Group, program string) *exec.Cmd {
 	cmd.Env = []string{envProgram + "=" + program, envMount + "=" + real.Path}
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd()), Pdeathsig: syscall.SIGKILL}
-	if program == "devices" {
+	if program == "devices" || program == "huge" {
 		cmd.Stdout = new(strings.Builder)
 	}
 	if err := cmd.Start(); err != nil {
@@ -151,6 +151,7 @@ var programs = map[string]func(){
 	"eat":     func() { fmt.Fprintln(io.Discard, bytes.Repeat([]byte{1}, 100<<20)) },
 	"breed":   breed,
 	"devices": useDevices,
+	"huge":    useHugePages,
 }
 
 // burn uses processor time, however long that takes on a busy machine.

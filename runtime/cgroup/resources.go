@@ -101,7 +101,7 @@ func (r Resources) cpu() ([]setting, error) {
 	}
 	switch {
 	case r.CPUShares < 0:
-		return nil, fmt.Errorf("cpu_shares %d: below 0", r.CPUShares)
+		return nil, badLimit("cpu_shares", decimal(r.CPUShares), "below 0")
 	case r.CPUShares > 0:
 		// The curve that runc, crun and containerd agreed on in 2025: it meets
 		// both ends and makes 1024 shares the default weight of 100, where the
@@ -113,7 +113,7 @@ func (r Resources) cpu() ([]setting, error) {
 		})
 	}
 	if r.CPUPeriod < 0 {
-		return nil, fmt.Errorf("cpu_period %d: below 0", r.CPUPeriod)
+		return nil, badLimit("cpu_period", decimal(r.CPUPeriod), "below 0")
 	}
 	if s, ok := r.cpuMax(); ok {
 		all = append(all, s)
@@ -171,7 +171,7 @@ func (r Resources) swapMax() (*setting, error) {
 	case r.MemoryLimit < 0:
 		s.value = decimal(r.MemorySwapLimit) // of unlimited memory nothing can be taken off
 	case r.MemoryLimit > r.MemorySwapLimit:
-		return nil, fmt.Errorf("%s %d: below memory_limit_in_bytes %d, which it includes", s.field, r.MemorySwapLimit, r.MemoryLimit)
+		return nil, badLimit(s.field, s.asked, "below memory_limit_in_bytes %d, which it includes", r.MemoryLimit)
 	case r.MemoryLimit > 0:
 		s.value = decimal(r.MemorySwapLimit - r.MemoryLimit)
 		s.neutral = r.MemorySwapLimit == r.MemoryLimit
@@ -210,11 +210,11 @@ func (r Resources) hugepages() ([]setting, error) {
 	var all []setting
 	for _, h := range r.HugepageLimits {
 		if h.PageSize == "" || strings.Trim(h.PageSize, "0123456789KMGTB") != "" {
-			return nil, fmt.Errorf("hugepage_limits: page size %q: want one like 2MB", h.PageSize)
+			return nil, badLimit("hugepage_limits", strconv.Quote(h.PageSize), "want a page size like 2MB")
 		}
 		s := setting{
 			controller: "hugetlb", file: "hugetlb." + h.PageSize + ".max",
-			field: "hugepage_limits " + h.PageSize, asked: strconv.FormatUint(h.Limit, 10),
+			field: "hugepage_limits[" + h.PageSize + "]", asked: strconv.FormatUint(h.Limit, 10),
 			value: strconv.FormatUint(h.Limit, 10), neutral: h.Limit == 0,
 		}
 		// The limit counts pages in use. Reserved ones have a limit of their
@@ -232,14 +232,14 @@ func (r Resources) unified() ([]setting, error) {
 	for file, value := range r.Unified {
 		controller, _, ok := strings.Cut(file, ".")
 		if !ok || strings.Contains(file, "/") || !slices.Contains(controllers, controller) {
-			return nil, fmt.Errorf("unified %q: not a file of a cgroup controller", file)
+			return nil, badLimit("unified["+file+"]", strconv.Quote(value), "not a file of a cgroup controller")
 		}
 		value = strings.TrimSpace(value)
 		if value == "" || len(value) > 4096 {
-			return nil, fmt.Errorf("unified %q: value of %d bytes", file, len(value))
+			return nil, badLimit("unified["+file+"]", strconv.Quote(value[:min(len(value), 32)]), "value of %d bytes", len(value))
 		}
 		all = append(all, setting{
-			controller: controller, file: file, field: "unified " + file, asked: strconv.Quote(value),
+			controller: controller, file: file, field: "unified[" + file + "]", asked: strconv.Quote(value),
 			value: value, neutral: slices.Contains(neutralValues[file], value),
 		})
 	}

@@ -150,9 +150,9 @@ func TestALimitWithoutItsControllerIsNamed(t *testing.T) {
 		"memory_limit_in_bytes 15: cgroup controller memory is missing":      {MemoryLimit: 15},
 		"memory_swap_limit_in_bytes 30: cgroup controller memory is missing": {MemorySwapLimit: 30},
 		"pids_limit 5: cgroup controller pids is missing":                    {PidsLimit: 5},
-		"hugepage_limits 2MB 2097152: cgroup controller hugetlb is missing":  {HugepageLimits: []HugepageLimit{{"2MB", 2097152}}},
-		`unified memory.max "0": cgroup controller memory is missing`:        {Unified: map[string]string{"memory.max": "0"}},
-		`unified io.max "8:0 rbps=1": cgroup controller io is missing`:       {Unified: map[string]string{"io.max": "8:0 rbps=1"}},
+		"hugepage_limits[2MB] 2097152: cgroup controller hugetlb is missing": {HugepageLimits: []HugepageLimit{{"2MB", 2097152}}},
+		`unified[memory.max] "0": cgroup controller memory is missing`:       {Unified: map[string]string{"memory.max": "0"}},
+		`unified[io.max] "8:0 rbps=1": cgroup controller io is missing`:      {Unified: map[string]string{"io.max": "8:0 rbps=1"}},
 	} {
 		root := Root{Path: t.TempDir()}
 		if err := os.WriteFile(root.Path+"/cgroup.controllers", nil, 0o644); err != nil {
@@ -174,18 +174,23 @@ func TestBadValuesAreNamed(t *testing.T) {
 		"cpu_shares -1: below 0": {CPUShares: -1},
 		"cpu_period -1: below 0": {CPUPeriod: -1},
 		"memory_swap_limit_in_bytes 5: below memory_limit_in_bytes 6, which it includes": {MemoryLimit: 6, MemorySwapLimit: 5},
-		`hugepage_limits: page size "../x": want one like 2MB`:                           {HugepageLimits: []HugepageLimit{{"../x", 0}}},
-		`unified "cgroup.procs": not a file of a cgroup controller`:                      {Unified: map[string]string{"cgroup.procs": "1"}},
-		`unified "memory.max/../cpu.max": not a file of a cgroup controller`:             {Unified: map[string]string{"memory.max/../cpu.max": "1"}},
-		`unified "../../x": not a file of a cgroup controller`:                           {Unified: map[string]string{"../../x": "1"}},
-		`unified "memory.max": value of 0 bytes`:                                         {Unified: map[string]string{"memory.max": " "}},
-		`unified memory.nonsense "1": memory.nonsense: no such file or directory`:        {Unified: map[string]string{"memory.nonsense": "1"}},
-		"hugepage_limits 16GB 1: hugetlb.16GB.max: no such file or directory":            {HugepageLimits: []HugepageLimit{{"16GB", 1}}},
+		`hugepage_limits "../x": want a page size like 2MB`:                              {HugepageLimits: []HugepageLimit{{"../x", 0}}},
+		`unified[cgroup.procs] "1": not a file of a cgroup controller`:                   {Unified: map[string]string{"cgroup.procs": "1"}},
+		`unified[memory.max/../cpu.max] "1": not a file of a cgroup controller`:          {Unified: map[string]string{"memory.max/../cpu.max": "1"}},
+		`unified[../../x] "1": not a file of a cgroup controller`:                        {Unified: map[string]string{"../../x": "1"}},
+		`unified[memory.max] "": value of 0 bytes`:                                       {Unified: map[string]string{"memory.max": " "}},
+		`unified[memory.nonsense] "1": memory.nonsense: no such file or directory`:       {Unified: map[string]string{"memory.nonsense": "1"}},
+		"hugepage_limits[16GB] 1: hugetlb.16GB.max: no such file or directory":           {HugepageLimits: []HugepageLimit{{"16GB", 1}}},
 		"memory_swap_limit_in_bytes 9: memory.max is max":                                {MemorySwapLimit: 9},
 	} {
 		_, g := fake(t, "memory hugetlb", everyFile)
-		if err := g.Update(res); err == nil || err.Error() != "cgroup "+fakeGroup+": "+want {
+		err := g.Update(res)
+		if err == nil || err.Error() != "cgroup "+fakeGroup+": "+want {
 			t.Errorf("error %v, want %s", err, want)
+		}
+		var limit *ErrLimit
+		if !errors.As(err, &limit) || !limit.Refused() {
+			t.Errorf("%v is not told as a bad limit", err)
 		}
 	}
 }
@@ -209,6 +214,66 @@ func TestFailedUpdateBringsTheOldLimitsBack(t *testing.T) {
 	after["cpuset.cpus"] = strings.Trim(after["cpuset.cpus"], "\n")
 	if !maps.Equal(before, after) {
 		t.Fatalf("after the failed update: %v, want %v", after, before)
+	}
+}
+
+// Whichever of the writes fails, all that were made before are taken back.
+func TestAnyWriteOfAnUpdateMayFail(t *testing.T) {
+	// Old and new values are of one length: see overwritten.
+	old := map[string]string{
+		"cgroup.controllers": "cpu cpuset hugetlb io memory pids",
+		"cpu.max":            "max 100000", "cpu.weight": "100", "cpuset.cpus": "0", "cpuset.mems": "0",
+		"memory.max": "max", "memory.swap.max": "max", "memory.high": "max", "memory.low": "0", "pids.max": "max",
+		"hugetlb.2MB.max": "max", "hugetlb.2MB.rsvd.max": "max", "hugetlb.1GB.max": "max", "hugetlb.1GB.rsvd.max": "max",
+	}
+	res := Resources{
+		CPUShares: 2048, CPUQuota: 200, CPUPeriod: 200000, CpusetCpus: "1", CpusetMems: "1", MemoryLimit: 512, MemorySwapLimit: 1024, PidsLimit: 777,
+		HugepageLimits: []HugepageLimit{{"2MB", 123}, {"1GB", 456}}, Unified: map[string]string{"memory.high": "999", "memory.low": "1"},
+	}
+	settings, err := res.settings()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(settings) != len(old)-1 {
+		t.Fatalf("%d settings for %d files", len(settings), len(old)-1)
+	}
+	for k, failing := range settings {
+		_, g := fake(t, "", old)
+		if err := os.Remove(g.file(failing.file)); err != nil {
+			t.Fatal(err)
+		}
+		// Can be read and opened for writing, but not written.
+		if err := os.Symlink("/proc/version", g.file(failing.file)); err != nil {
+			t.Fatal(err)
+		}
+		before := values(t, g)
+		var limit *ErrLimit
+		if err := g.Update(res); !errors.As(err, &limit) || limit.Field != failing.field || limit.Refused() {
+			t.Errorf("write %d of %s: %v, want one that names %s and is nobody's fault", k, failing.file, err, failing.field)
+		}
+		if after := values(t, g); !maps.Equal(before, after) {
+			t.Errorf("write %d of %s failed: files %v, want %v", k, failing.file, after, before)
+		}
+	}
+	_, g := fake(t, "", old)
+	if err := g.Update(res); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range settings {
+		if got, err := g.read(s.file); err != nil || got == old[s.file] {
+			t.Errorf("%s is %q, %v, after an update that went well", s.file, got, err)
+		}
+	}
+}
+
+func TestZeroKeepsTheLimits(t *testing.T) {
+	_, g := fake(t, "", everyFile)
+	before := values(t, g)
+	if err := g.Update(Resources{}); err != nil {
+		t.Fatal(err)
+	}
+	if after := values(t, g); !maps.Equal(before, after) {
+		t.Errorf("files %v, want %v", after, before)
 	}
 }
 

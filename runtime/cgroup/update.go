@@ -83,7 +83,10 @@ func (g *Group) set(s setting, back *undo.Stack) error {
 		why := enable(path.Dir(g.dir), []string{s.controller})
 		return &ErrControllerMissing{Controller: s.controller, Field: s.field, Value: s.asked, Cause: why}
 	}
-	return fmt.Errorf("%s %s: %w", s.field, s.asked, err)
+	if !g.exists() {
+		return err
+	}
+	return &ErrLimit{s.field, s.asked, err}
 }
 
 func (g *Group) file(name string) string { return g.dir + "/" + name }

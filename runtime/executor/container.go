@@ -255,6 +255,25 @@ func (p *prepared) devices(s *spec.Container) ([]device, error) {
 	return list, nil
 }
 
+// badLimit gives the error of a cgroup to the one who asked for the limit, if
+// he can mend it.
+func badLimit(err error) error {
+	if missing := (*cgroup.ErrControllerMissing)(nil); errors.As(err, &missing) {
+		return &spec.InputError{Part: spec.InputResource, Name: missing.Field, Value: unquoted(missing.Value), Err: fmt.Errorf("cgroup controller %s is missing on this node", missing.Controller)}
+	}
+	if limit := (*cgroup.ErrLimit)(nil); errors.As(err, &limit) && limit.Refused() {
+		return &spec.InputError{Part: spec.InputResource, Name: limit.Field, Value: unquoted(limit.Value), Err: limit.Cause}
+	}
+	return err
+}
+
+func unquoted(value string) string {
+	if text, err := strconv.Unquote(value); err == nil {
+		return text
+	}
+	return value
+}
+
 func (e *Executor) group(s spec.Container, devices []device) (*cgroup.Group, error) {
 	resources := cgroupResources(s.Resources)
 	for _, d := range devices {
@@ -263,11 +282,5 @@ func (e *Executor) group(s spec.Container, devices []device) (*cgroup.Group, err
 		}
 	}
 	group, err := e.cgroups.Create(s.Cgroup, resources)
-	if missing := (*cgroup.ErrControllerMissing)(nil); errors.As(err, &missing) {
-		return nil, &spec.InputError{Part: spec.InputResource, Name: missing.Field, Value: missing.Value, Err: fmt.Errorf("cgroup controller %s is missing on this node", missing.Controller)}
-	}
-	if err != nil {
-		return nil, err
-	}
-	return group, nil
+	return group, badLimit(err)
 }

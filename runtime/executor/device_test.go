@@ -2,8 +2,10 @@ package executor
 
 import (
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -104,4 +106,33 @@ func TestBindAloneLeavesOutWhatIsMountedBelow(t *testing.T) {
 	if !strings.HasPrefix(got, "file\n--\n700 0\n") || !strings.Contains(got, "nosuid") || !strings.Contains(got, "size=64k") {
 		t.Errorf("inside:\n%s", got)
 	}
+}
+
+func TestScoreForTheOOMKillerIsThatOfEachProcess(t *testing.T) {
+	n := newNode(t, spec.Sandbox{})
+	score := 321
+	n.start(n.container("a", func(s *spec.Container) { s.Process.OOMScoreAdj = &score }, "sleep", "1000"))
+	first, err := os.ReadFile("/proc/" + strconv.Itoa(pidOf(t, n, "a")) + "/oom_score_adj")
+	if err != nil || strings.TrimSpace(string(first)) != "321" {
+		t.Errorf("first process: %q, %v", first, err)
+	}
+	joined := spec.Process{Args: []string{"cat", "/proc/self/oom_score_adj"}, Env: []string{"PATH=/bin"}, Cwd: "/", OOMScoreAdj: &score}
+	x, err := n.Exec(t.Context(), "a", joined, spec.ExecIO{Stdout: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer x.Close()
+	text, err := io.ReadAll(x.Stdout())
+	if err != nil || strings.TrimSpace(string(text)) != "321" {
+		t.Errorf("exec'ed process: %q, %v", text, err)
+	}
+}
+
+func pidOf(t *testing.T, n *node, id string) int {
+	t.Helper()
+	r, err := n.running(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.pid
 }

@@ -147,5 +147,5 @@ func (e *Executor) Update(_ context.Context, s spec.Container, r spec.Resources)
 	if err != nil {
 		return err
 	}
-	return group.Update(cgroupResources(r))
+	return badLimit(group.Update(cgroupResources(r)))
 }

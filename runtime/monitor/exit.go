@@ -19,7 +19,7 @@ func (t *task) ready(m *Monitor, _ uint32) {
 	t.At, t.Code, t.Unknown = time.Now(), code, !known
 	if t.cgroup >= 0 {
 		// Before anyone can remove the group: the count goes with it.
-		t.OOMKilled = code == 128+int32(unix.SIGKILL) && oomKills(t.cgroup) > 0
+		t.OOMKilled = endedForMemory(code, t.cgroup)
 		// The container is its first process; what it left goes with it.
 		// With a PID namespace of its own the kernel did that already.
 		writeFile(t.cgroup, "cgroup.kill", "1")
@@ -161,6 +161,12 @@ func writeFile(dir int, name, text string) error {
 	unix.Close(fd)
 	return err
 }
+
+// endedForMemory tells whether a program ended for lack of memory. The kernel may
+// have killed a child, here or in a group below, and the program ended for that
+// with a code of its own. One that could do without the child and ends well was
+// not killed.
+func endedForMemory(code int32, cgroup int) bool { return code != 0 && oomKills(cgroup) > 0 }
 
 // oomKills reads the count of processes that the kernel killed in the group
 // for lack of memory. Without a memory controller there is none.

@@ -191,3 +191,52 @@ func TestEnvironmentOfBytes(t *testing.T) {
 	p.remove()
 	check()
 }
+
+// What the kernel or we refuse is the fault of the request, which is told which
+// part of it. The machine has the hugetlb controller and perhaps no other.
+func TestLimitsThatCannotBeAreRefused(t *testing.T) {
+	d := ready(t)
+	check := d.unchanged()
+	p := d.runPod("limits")
+	good := p.run(containerConfig("good", "sleep", "1000"))
+	limits := func(r *criapi.LinuxContainerResources) func(*criapi.ContainerConfig) {
+		return func(c *criapi.ContainerConfig) { c.Linux.Resources = r }
+	}
+	unified := func(file, value string) *criapi.LinuxContainerResources {
+		return &criapi.LinuxContainerResources{Unified: map[string]string{file: value}}
+	}
+	var table []bad
+	for name, c := range map[string]struct {
+		r    *criapi.LinuxContainerResources
+		says []string
+	}{
+		"unknown file":       {unified("hugetlb.none.max", "1"), []string{"unified[hugetlb.none.max]", `"1"`, "no such file"}},
+		"unknown controller": {unified("nothing.max", "1"), []string{"unified[nothing.max]", "not a file of a cgroup controller"}},
+		"file of the core":   {unified("cgroup.procs", "1"), []string{"unified[cgroup.procs]"}},
+		"file elsewhere":     {unified("../hugetlb.2MB.max", "1"), []string{"unified[../hugetlb.2MB.max]"}},
+		"value of no sense":  {unified("hugetlb.2MB.max", "much"), []string{"unified[hugetlb.2MB.max]", "much", "invalid argument"}},
+		"page size":          {&criapi.LinuxContainerResources{HugepageLimits: []*criapi.HugepageLimit{{PageSize: "3MB", Limit: 1}}}, []string{"hugepage_limits[3MB]", `"1"`, "no such file"}},
+	} {
+		table = append(table, p.badContainer("create: "+name, codes.InvalidArgument, limits(c.r), c.says...))
+		table = append(table, bad{"update: " + name, func() error {
+			_, err := d.UpdateContainerResources(d.context(), &criapi.UpdateContainerResourcesRequest{ContainerId: good.id, Linux: c.r})
+			return err
+		}, codes.InvalidArgument, c.says})
+	}
+	d.refuses(t, table)
+
+	set := &criapi.LinuxContainerResources{HugepageLimits: []*criapi.HugepageLimit{{PageSize: "2MB", Limit: 4 << 20}, {PageSize: "3MB"}}, Unified: map[string]string{"hugetlb.2MB.rsvd.max": "2097152"}}
+	if _, err := d.UpdateContainerResources(d.context(), &criapi.UpdateContainerResourcesRequest{ContainerId: good.id, Linux: set}); err != nil {
+		t.Fatal(err)
+	}
+	// One bad part, and nothing of the rest happens.
+	half := &criapi.LinuxContainerResources{HugepageLimits: []*criapi.HugepageLimit{{PageSize: "2MB", Limit: 8 << 20}}, Unified: map[string]string{"hugetlb.1GB.max": "x"}}
+	if _, err := d.UpdateContainerResources(d.context(), &criapi.UpdateContainerResourcesRequest{ContainerId: good.id, Linux: half}); err == nil {
+		t.Error("half an update was accepted")
+	}
+	if got := good.exec("sh", "-c", "cd /sys/fs/cgroup; cat hugetlb.2MB.max hugetlb.2MB.rsvd.max"); got != "4194304\n2097152\n" {
+		t.Errorf("limits inside: %q", got)
+	}
+	p.remove()
+	check()
+}
