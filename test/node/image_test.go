@@ -82,6 +82,14 @@ func busybox(t *testing.T, more ...testregistry.Layer) testregistry.Image {
 	return testregistry.Image{Layers: append([]testregistry.Layer{layer}, more...), Config: ocispec.ImageConfig{Cmd: []string{"sleep", "1000"}}}
 }
 
+// busyboxWith is busybox as another image, with a config of its own.
+func busyboxWith(t *testing.T, config ocispec.ImageConfig) testregistry.Image {
+	t.Helper()
+	image := busybox(t)
+	image.Config = config
+	return image
+}
+
 // pull gets an image of the shared registry.
 func (d *daemon) pull(name string) string {
 	d.t.Helper()

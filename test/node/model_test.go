@@ -1,0 +1,188 @@
+package node
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"cri-mini/test/node/model"
+)
+
+var (
+	modelPods = flag.Int("pods", 150, "how many pods the model test runs")
+	modelSeed = flag.Uint64("seed", 0, "of the model test; 0: another one each time")
+)
+
+const (
+	modelActors = 8
+	sharedNames = 4
+)
+
+// contest is one run of the model test: actors against one node, and somebody
+// who kills its processes.
+type contest struct {
+	d     *daemon
+	seed  uint64
+	watch *watcher
+
+	pods     atomic.Int64 // that were run
+	calls    atomic.Int64
+	cuts     atomic.Int64 // calls whose answer nobody heard
+	retries  atomic.Int64
+	repeated atomic.Int64 // calls issued more than once at a time
+	races    atomic.Int64 // pairs of different calls at a time
+	seen     atomic.Int64 // comparisons with lists and statuses
+
+	over chan struct{} // closed when there were enough pods, or a disagreement
+	once sync.Once
+
+	// disturbances counts the beginnings and ends of kills: while it is odd, or
+	// when it changed, an error may come from that.
+	disturbances atomic.Int64
+}
+
+func (c *contest) end() { c.once.Do(func() { close(c.over) }) }
+
+// TestNodeDoesWhatTheModelDoes has actors make random calls, good and bad,
+// cut off, repeated and at the same time, while daemon and monitor are killed.
+// Each answer, list, status and event must fit the model of package model. At
+// the end nothing may be left.
+func TestNodeDoesWhatTheModelDoes(t *testing.T) {
+	d := ready(t)
+	seed := *modelSeed
+	if seed == 0 {
+		seed = rand.Uint64()>>40 + 1
+	}
+	t.Logf("to see it again: go test ./test/node -run TestNodeDoesWhatTheModelDoes -v -args -pods %d -seed %d", *modelPods, seed)
+	c := &contest{d: d, seed: seed, over: make(chan struct{})}
+	var actors []*actor
+	for n := range modelActors {
+		name := fmt.Sprintf("model-%d", n)
+		registry(t).Push(name, "1", busyboxWith(t, ocispec.ImageConfig{Env: []string{"ACTOR=" + name}}))
+		actors = append(actors, &actor{contest: c, n: n, image: "registry.test/" + name + ":1", unknown: registry(t).Host() + "/no-such-image:1",
+			random: rand.New(rand.NewPCG(seed, uint64(n)))})
+	}
+	check := d.unchanged()
+	c.watch = watchEvents(d)
+	began := time.Now()
+	var running sync.WaitGroup
+	for _, a := range actors {
+		running.Go(a.play)
+	}
+	restarts, monitors := c.disturb(rand.New(rand.NewPCG(seed, modelActors)))
+	running.Wait()
+	took := time.Since(began)
+	for _, a := range actors {
+		if a.failed != "" {
+			t.Errorf("seed %d: %s", seed, a.failed)
+		}
+	}
+	if !t.Failed() {
+		c.removeShared()
+		c.watch.end(t)
+	}
+	t.Logf("seed %d: %d pods, %d calls in %s; %d cut off, %d retries, %d repeated at once, %d pairs at once, %d comparisons, %d events; %d restarts of the daemon, %d deaths of the monitor",
+		seed, c.pods.Load(), c.calls.Load(), took.Round(time.Millisecond), c.cuts.Load(), c.retries.Load(), c.repeated.Load(), c.races.Load(),
+		c.seen.Load(), c.watch.count(), restarts, monitors)
+	if t.Failed() {
+		return
+	}
+	for _, what := range []struct {
+		name string
+		n    int64
+	}{{"cut off", c.cuts.Load()}, {"repeated", c.repeated.Load()}, {"at the same time", c.races.Load()}, {"restarts", int64(restarts)}} {
+		if what.n == 0 {
+			t.Errorf("nothing was %s: the test does not do what it says", what.name)
+		}
+	}
+	check()
+}
+
+// disturb ends the daemon, by SIGKILL or SIGTERM, and rarely the monitor, until
+// the contest is over.
+func (c *contest) disturb(random *rand.Rand) (restarts, monitors int) {
+	for {
+		select {
+		case <-c.over:
+			return restarts, monitors
+		case <-time.After(time.Duration(300+random.IntN(1500)) * time.Millisecond):
+		}
+		c.disturbances.Add(1)
+		switch dice := random.IntN(10); {
+		case dice < 1:
+			c.d.killMonitor()
+			monitors++
+			time.Sleep(300 * time.Millisecond) // until the daemon has handed over all
+		case dice < 4:
+			if err := c.d.process.Process.Signal(syscall.SIGTERM); err != nil {
+				c.d.t.Errorf("end the daemon: %v", err)
+			}
+			select {
+			case err := <-c.d.ended:
+				if err != nil {
+					c.d.t.Errorf("the daemon, told to end: %v", err)
+				}
+			case <-time.After(patience):
+				c.d.t.Errorf("the daemon still runs %s after SIGTERM", patience)
+				c.d.kill()
+			}
+			c.d.serve()
+			restarts++
+		default:
+			c.d.restart()
+			restarts++
+		}
+		c.disturbances.Add(1)
+	}
+}
+
+// removeShared removes the pods that belong to no actor.
+func (c *contest) removeShared() {
+	list, err := c.d.ListPodSandbox(c.d.context(), &criapi.ListPodSandboxRequest{})
+	if err != nil {
+		c.d.t.Error(err)
+		return
+	}
+	for _, item := range list.Items {
+		if _, shared := item.Labels["shared"]; !shared {
+			c.d.t.Errorf("at the end there is still pod %s of actor %q", item.Metadata.Name, item.Labels["actor"])
+		}
+	}
+	if err := c.d.down(podIDs(list.Items)); err != nil {
+		c.d.t.Error(err)
+	}
+	containers, err := c.d.ListContainers(c.d.context(), &criapi.ListContainersRequest{})
+	if err != nil || len(containers.Containers) > 0 {
+		c.d.t.Errorf("at the end there are still containers %v, %v", containers, err)
+	}
+}
+
+func podIDs(items []*criapi.PodSandbox) []string {
+	ids := make([]string, len(items))
+	for i, item := range items {
+		ids[i] = item.Id
+	}
+	return ids
+}
+
+// commands are what the programs of the model are on a real node. A shell that
+// waits can be asked to end; a sleep that is PID 1 cannot.
+var commands = map[model.Program][]string{
+	model.Sleeps:  {"sleep", "1000"},
+	model.Obeys:   {"sh", "-c", fmt.Sprintf("trap 'exit %d' TERM; sleep 1000 & wait", model.CodeAsked)},
+	model.Ends:    {"sh", "-c", fmt.Sprintf("exit %d", model.CodeEnds)},
+	model.Missing: {"/no/such/program"},
+}
+
+// reasons of exit codes, as users know them.
+var reasons = map[int32]string{
+	model.CodeAsked: "Error", model.CodeEnds: "Error", model.CodeKilled: "Error", model.CodeTerminated: "Error", model.CodeAbsent: "ContainerCannotRun", model.CodeBroken: "StartError",
+}
