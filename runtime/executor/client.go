@@ -213,19 +213,14 @@ func (c *client) request(ctx context.Context, r *wire.Request, send []*os.File) 
 		if err != nil {
 			return nil, nil, err
 		}
-		answer, got, err := exchange(ctx, fd, r, send)
-		if err == nil {
+		answer, got, after := exchange(ctx, fd, r, send)
+		if after.whole {
 			c.give(fd)
-			return answer, got, nil
+		} else {
+			unix.Close(fd)
 		}
-		if refused := (*errMonitor)(nil); errors.As(err, &refused) {
-			c.give(fd)
-			return nil, nil, err
-		}
-		unix.Close(fd)
-		// A kept connection may belong to a monitor that has died since.
-		if fresh || !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) {
-			return nil, nil, err
+		if fresh || !after.again(r) {
+			return answer, got, after.err
 		}
 	}
 }
@@ -237,7 +232,11 @@ func (c *client) bound(ctx context.Context, r *wire.Request, send []*os.File) (i
 	if err != nil {
 		return -1, nil, nil, err
 	}
-	answer, got, err := exchange(ctx, fd, r, send)
+	answer, got, after := exchange(ctx, fd, r, send)
+	if err = after.err; err == nil && !after.whole { // given up at the last moment
+		got.close()
+		err = ctx.Err()
+	}
 	if err != nil {
 		unix.Close(fd)
 		return -1, nil, nil, err
@@ -245,25 +244,50 @@ func (c *client) bound(ctx context.Context, r *wire.Request, send []*os.File) (i
 	return fd, answer, got, nil
 }
 
-func exchange(ctx context.Context, fd int, r *wire.Request, send []*os.File) (*wire.Answer, files, error) {
-	stop := context.AfterFunc(ctx, func() { unix.Shutdown(fd, unix.SHUT_RDWR) })
-	defer stop()
+// aftermath is how an exchange left its connection.
+type aftermath struct {
+	err   error // nil with an answer
+	whole bool  // the connection is good for another request
+	sent  bool  // the monitor may have the request
+}
+
+// again tells whether to try on a new connection: a kept one may belong to a
+// monitor that has died since. What was sent may have been done, and must not
+// be done twice: two programs would run in one container.
+func (a aftermath) again(r *wire.Request) bool {
+	return (errors.Is(a.err, unix.EPIPE) || errors.Is(a.err, unix.ECONNRESET)) && (!a.sent || r.Verb != wire.Spawn)
+}
+
+func exchange(ctx context.Context, fd int, r *wire.Request, send []*os.File) (answer *wire.Answer, got files, after aftermath) {
+	cut := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(cut)
+		unix.Shutdown(fd, unix.SHUT_RDWR)
+	})
+	defer func() {
+		// A shutdown that comes late must not meet the next request, or what
+		// has the number of the descriptor by then.
+		if !stop() {
+			<-cut
+			after.whole = false
+		}
+	}()
 	numbers := make([]int, len(send))
 	for i, f := range send {
 		numbers[i] = number(f)
 	}
 	if err := wire.Send(fd, r.Encode(), numbers); err != nil {
-		return nil, nil, orDone(ctx, err)
+		return nil, nil, aftermath{err: orDone(ctx, err)}
 	}
 	answer, got, err := receive(fd)
 	if err != nil {
-		return nil, nil, orDone(ctx, err)
+		return nil, nil, aftermath{err: orDone(ctx, err), sent: true}
 	}
 	if answer.Failed == refusal {
 		got.close()
-		return nil, nil, &errMonitor{r.Verb, answer.Errno}
+		return nil, nil, aftermath{err: &errMonitor{r.Verb, answer.Errno}, whole: true, sent: true}
 	}
-	return answer, got, nil
+	return answer, got, aftermath{whole: true, sent: true}
 }
 
 // refusal in Answer.Failed: Errno is the monitor's own.

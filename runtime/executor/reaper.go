@@ -52,7 +52,8 @@ func (e *Executor) startInit(ctx context.Context, s spec.Sandbox, made files) (s
 	}
 	defer io.theirs.close()
 	parts := io.theirs.with(files{"exe": exe, "user": made["user"]})
-	answer, got, err := e.spawn(ctx, initID(s.ID), program, parts, wire.TaskSpec{Cgroup: true}, []*os.File{dir})
+	// To the end: the monitor would know an init that we do not.
+	answer, got, err := e.spawn(context.WithoutCancel(ctx), initID(s.ID), program, parts, wire.TaskSpec{Cgroup: true}, []*os.File{dir})
 	if err != nil {
 		return started, err
 	}

@@ -104,7 +104,8 @@ func (e *Executor) start(ctx context.Context, c *container, attach bool) (spec.S
 	}
 	answer, got, err := e.spawn(ctx, c.id, p.program, parts, task, extra)
 	if err != nil {
-		return spec.Started{}, nil, err
+		// The answer may have been lost, and the program run.
+		return spec.Started{}, nil, errors.Join(err, p.group.Kill())
 	}
 	for name, f := range io.ours {
 		got[name] = f

@@ -37,16 +37,16 @@ type Flaw uint8
 
 // The flaws.
 const (
-	Fine         Flaw = iota
-	BadHostname       // of a pod
-	BadHandler        // of a pod
-	UnknownImage      // of a container, or of a pull
-	BadMount          // a source that is not there
-	BadCapability     //
-	BadLimit          // of an update: a negative share
-	NoProgram         // of an exec: it is not there
-	Fails             // of an exec: it ends with CodeEnds
-	TooLong           // of an exec: it takes longer than its timeout
+	Fine          Flaw = iota
+	BadHostname        // of a pod
+	BadHandler         // of a pod
+	UnknownImage       // of a container, or of a pull
+	BadMount           // a source that is not there
+	BadCapability      //
+	BadLimit           // of an update: a negative share
+	NoProgram          // of an exec: it is not there
+	Fails              // of an exec: it ends with CodeEnds
+	TooLong            // of an exec: it takes longer than its timeout
 )
 
 var flaws = [...]string{"", "bad host name", "bad handler", "unknown image", "missing mount source", "bad capability", "negative share",
