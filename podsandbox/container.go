@@ -30,7 +30,7 @@ type Container struct {
 	user       passwd.User
 
 	// turn orders what changes the container: start, end and removal.
-	turn turn
+	turn *turn
 	// prepared says that the executor knows the container. One made by an
 	// earlier daemon and not started is prepared again. Guarded by turn.
 	prepared bool
@@ -190,8 +190,7 @@ func (c *Container) remove(ctx context.Context) error {
 }
 
 func (c *Container) removeNow(ctx context.Context, op *operation) error {
-	op.at("wait for its start")
-	done, err := c.turn.take(ctx)
+	done, err := c.turn.take(ctx, op.work)
 	if err != nil {
 		return err
 	}
@@ -200,7 +199,7 @@ func (c *Container) removeNow(ctx context.Context, op *operation) error {
 	if err != nil {
 		return err
 	}
-	op.at("kill and unmount")
+	op.at("killing it and taking away its files")
 	if err := c.Sandbox.pods.discardContainer(ctx, dir, remains); err != nil {
 		return err
 	}

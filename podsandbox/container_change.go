@@ -33,9 +33,10 @@ func (c *Container) Update(ctx context.Context, r *criapi.LinuxContainerResource
 	if err != nil {
 		return err
 	}
-	done, err := c.turn.take(ctx)
+	w := newWork("update container " + c.ID)
+	done, err := c.turn.take(ctx, w)
 	if err != nil {
-		return fmt.Errorf("update container %s: wait for its start: %w", c.ID, err)
+		return fmt.Errorf("%s: %w", w, err)
 	}
 	defer done()
 	c.mu.Lock()

@@ -81,10 +81,11 @@ func (b *birth) run(ctx context.Context) error {
 		})
 		return nil
 	})
+	b.op.at("finding image and devices")
 	if err := b.gather(ctx, remains); err != nil {
 		return err
 	}
-	b.op.at("root file system")
+	b.op.at("mounting the root file system")
 	if err := b.mountRootfs(ctx); err != nil {
 		return fmt.Errorf("root file system: %w", err)
 	}
@@ -92,7 +93,7 @@ func (b *birth) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.op.at("prepare")
+	b.op.at("preparing mounts and cgroup")
 	if err := p.opt.Executor.Prepare(ctx, planned.Spec); err != nil {
 		return asInput(err, b.config)
 	}

@@ -72,8 +72,7 @@ func (h *handover) take() Attachment {
 }
 
 func (c *Container) startNow(ctx context.Context, op *operation, start func(context.Context, string) (Started, error)) error {
-	op.at("wait for its turn")
-	done, err := c.turn.take(ctx)
+	done, err := c.turn.take(ctx, op.work)
 	if err != nil {
 		return err
 	}
@@ -82,7 +81,7 @@ func (c *Container) startNow(ctx context.Context, op *operation, start func(cont
 		return err
 	}
 	if !c.prepared {
-		op.at("prepare")
+		op.at("preparing it again")
 		if err := c.prepare(ctx); err != nil {
 			if ctx.Err() == nil {
 				c.finish(couldNotStart(err))
@@ -91,7 +90,7 @@ func (c *Container) startNow(ctx context.Context, op *operation, start func(cont
 		}
 		c.prepared = true
 	}
-	op.at("start")
+	op.at("starting the program")
 	// Once asked for, a start cannot be taken back: a caller who leaves must
 	// not leave it in doubt.
 	c.mu.Lock()

@@ -18,35 +18,43 @@ const killTime = 10 * time.Second
 // never started will not any more. Calls at the same time share one signal, and
 // the shortest grace counts.
 func (c *Container) Stop(ctx context.Context, grace time.Duration) error {
-	running, err := c.runsOrNeverWill(ctx)
+	s := &stop{c, newWork("stop container " + c.ID)}
+	defer workOf(ctx).waits(s.work)()
+	running, err := s.runsOrNeverWill(ctx)
 	if err != nil || !running {
 		return err
 	}
 	if grace > 0 {
-		ended, err := c.ask(ctx, grace)
+		ended, err := s.ask(ctx, grace)
 		if err != nil || ended {
 			return err
 		}
 	}
-	return c.kill(ctx)
+	return s.kill(ctx)
 }
 
 // end kills the container at once.
 func (c *Container) end(ctx context.Context) error { return c.Stop(ctx, 0) }
 
+// stop is one call of Stop.
+type stop struct {
+	*Container
+	*work
+}
+
 // runsOrNeverWill waits for a start under way and ends a container that did
 // not start.
-func (c *Container) runsOrNeverWill(ctx context.Context) (running bool, err error) {
-	done, err := c.turn.take(ctx)
+func (s *stop) runsOrNeverWill(ctx context.Context) (running bool, err error) {
+	done, err := s.turn.take(ctx, s.work)
 	if err != nil {
-		return false, fmt.Errorf("stop container %s: wait for its start: %w", c.ID, err)
+		return false, fmt.Errorf("%s: %w", s.work, err)
 	}
 	defer done()
-	switch c.state() {
+	switch s.state() {
 	case criapi.ContainerState_CONTAINER_RUNNING:
 		return true, nil
 	case criapi.ContainerState_CONTAINER_CREATED:
-		c.finish(end{
+		s.finish(end{
 			Exit:    spec.Exit{Code: 137, At: time.Now()},
 			Reason:  "Error",
 			Message: "stopped before it was started",
@@ -56,7 +64,8 @@ func (c *Container) runsOrNeverWill(ctx context.Context) (running bool, err erro
 }
 
 // ask sends the stop signal, unless another call did, and waits.
-func (c *Container) ask(ctx context.Context, grace time.Duration) (ended bool, err error) {
+func (s *stop) ask(ctx context.Context, grace time.Duration) (ended bool, err error) {
+	c := s.Container
 	c.mu.Lock()
 	first := c.stops == 0
 	c.stops++
@@ -71,29 +80,31 @@ func (c *Container) ask(ctx context.Context, grace time.Duration) (ended bool, e
 			return false, fmt.Errorf("stop container %s: signal: %w", c.ID, err)
 		}
 	}
-	return c.wait(ctx, grace, "grace")
+	s.at(fmt.Sprintf("waiting up to %s for its end after the stop signal", grace))
+	return s.wait(ctx, grace)
 }
 
-func (c *Container) kill(ctx context.Context) error {
-	if err := c.Sandbox.pods.opt.Executor.Kill(c.ID); err != nil {
-		return fmt.Errorf("stop container %s: kill: %w", c.ID, err)
+func (s *stop) kill(ctx context.Context) error {
+	if err := s.Sandbox.pods.opt.Executor.Kill(s.ID); err != nil {
+		return fmt.Errorf("stop container %s: kill: %w", s.ID, err)
 	}
-	ended, err := c.wait(ctx, killTime, "its end")
+	s.at("waiting for its end after the kill")
+	ended, err := s.wait(ctx, killTime)
 	if err == nil && !ended {
-		err = fmt.Errorf("stop container %s: %w: it still runs %s after it was killed", c.ID, ErrTimeout, killTime)
+		err = fmt.Errorf("stop container %s: %w: it still runs %s after it was killed", s.ID, ErrTimeout, killTime)
 	}
 	return err
 }
 
-func (c *Container) wait(ctx context.Context, limit time.Duration, what string) (ended bool, err error) {
+func (s *stop) wait(ctx context.Context, limit time.Duration) (ended bool, err error) {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
-	case <-c.exited:
+	case <-s.exited:
 		return true, nil
 	case <-timer.C:
 		return false, nil
 	case <-ctx.Done():
-		return false, fmt.Errorf("stop container %s: wait for %s: %w", c.ID, what, ctx.Err())
+		return false, fmt.Errorf("%s: %w", s.work, ctx.Err())
 	}
 }

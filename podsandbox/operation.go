@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strings"
 	"sync"
-	"time"
 
 	"google.golang.org/protobuf/proto"
 )
@@ -24,44 +23,39 @@ type operations struct {
 }
 
 type operation struct {
-	key     string
+	*work
 	request proto.Message // nil when the key says it all
-	began   time.Time
 	cancel  context.CancelCauseFunc
 	done    chan struct{}
 
 	id  string // the result, to be read after done
 	err error
 
-	all     *operations
-	callers int    // guarded by all.mu; 0 is abandoned for good
-	step    string // guarded by all.mu
+	callers int // guarded by the operations' mu; 0 is abandoned for good
 }
 
-// at tells what the operation is doing, for those who wait for it.
-func (op *operation) at(step string) {
-	op.all.mu.Lock()
-	defer op.all.mu.Unlock()
-	op.step = step
-}
+// task is what an operation does. Its context is that of the operation.
+type task func(context.Context, *operation) (id string, err error)
 
-// do runs work under key, or joins it.
-func (o *operations) do(ctx context.Context, key string, request proto.Message,
-	work func(context.Context, *operation) (string, error)) (string, error) {
+// do runs a task under key, or joins it.
+func (o *operations) do(ctx context.Context, key string, request proto.Message, run task) (string, error) {
 	for {
 		if err := ctx.Err(); err != nil {
 			return "", fmt.Errorf("%s: %w", key, err)
 		}
-		op, joined, err := o.join(ctx, key, request, work)
+		op, joined, err := o.join(ctx, key, request, run)
 		if err != nil {
 			return "", err
 		}
+		gotOn := workOf(ctx).waits(op.work)
 		select {
 		case <-op.done:
+			gotOn()
 			if joined {
 				return op.id, op.err
 			}
 		case <-ctx.Done():
+			gotOn()
 			return "", o.leave(ctx, op, joined)
 		}
 	}
@@ -69,8 +63,7 @@ func (o *operations) do(ctx context.Context, key string, request proto.Message,
 
 // join gives the operation of key, begun if need be. Without joined it was
 // abandoned and has to end before the next one can begin.
-func (o *operations) join(ctx context.Context, key string, request proto.Message,
-	work func(context.Context, *operation) (string, error)) (op *operation, joined bool, err error) {
+func (o *operations) join(ctx context.Context, key string, request proto.Message, run task) (op *operation, joined bool, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.closed {
@@ -81,26 +74,24 @@ func (o *operations) join(ctx context.Context, key string, request proto.Message
 			return op, false, nil
 		}
 		if request != nil && !proto.Equal(request, op.request) {
-			return nil, false, fmt.Errorf("%s: %w: a call with the same name and another config, at %q", key, ErrBusy, op.step)
+			return nil, false, fmt.Errorf("%w: a call with the same name and another config is at work: %s", ErrBusy, op)
 		}
 		op.callers++
 		return op, true, nil
 	}
-	return o.begin(context.WithoutCancel(ctx), key, request, 1, work), true, nil
+	return o.begin(context.WithoutCancel(ctx), key, request, 1, run), true, nil
 }
 
 // begin starts an operation. The caller holds o.mu.
-func (o *operations) begin(ctx context.Context, key string, request proto.Message, callers int,
-	work func(context.Context, *operation) (string, error)) *operation {
+func (o *operations) begin(ctx context.Context, key string, request proto.Message, callers int, run task) *operation {
 	ctx, cancel := context.WithCancelCause(ctx)
-	op := &operation{key: key, request: request, began: time.Now(), cancel: cancel,
-		done: make(chan struct{}), all: o, callers: callers, step: "begin"}
+	op := &operation{work: newWork(key), request: request, cancel: cancel, done: make(chan struct{}), callers: callers}
 	if o.running == nil {
 		o.running = map[string]*operation{}
 	}
 	o.running[key] = op
 	go func() {
-		op.id, op.err = work(ctx, op)
+		op.id, op.err = run(op.within(ctx), op)
 		if op.err != nil {
 			op.err = fmt.Errorf("%s: %w", key, op.err)
 		}
@@ -116,17 +107,17 @@ func (o *operations) begin(ctx context.Context, key string, request proto.Messag
 	return op
 }
 
+// leave gives up waiting. The error says what for.
 func (o *operations) leave(ctx context.Context, op *operation, joined bool) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	cause := ctx.Err()
 	if !joined {
-		cause = fmt.Errorf("%w: %w", ErrBusy, cause)
-	} else if op.callers--; op.callers == 0 {
+		return fmt.Errorf("%w, and being taken back: %s: %w", ErrBusy, op, ctx.Err())
+	}
+	if op.callers--; op.callers == 0 {
 		op.cancel(nil)
 	}
-	return fmt.Errorf("%s: at step %q, %s after it began: %w", op.key, op.step,
-		time.Since(op.began).Round(time.Millisecond), cause)
+	return fmt.Errorf("%s: %w", op, ctx.Err())
 }
 
 // abandon cancels the operations whose key begins with prefix and waits until
@@ -145,7 +136,7 @@ func (o *operations) abandon(ctx context.Context, prefix string, cause error) er
 		select {
 		case <-op.done:
 		case <-ctx.Done():
-			return fmt.Errorf("wait for %s: %w", op.key, ctx.Err())
+			return fmt.Errorf("wait for %s: %w", op, ctx.Err())
 		}
 	}
 	return nil
@@ -157,18 +148,4 @@ func (o *operations) close(ctx context.Context) error {
 	o.closed = true
 	o.mu.Unlock()
 	return o.abandon(ctx, "", errGoingDown)
-}
-
-// turn is a lock that a caller can stop waiting for.
-type turn chan struct{}
-
-func newTurn() turn { return make(turn, 1) }
-
-func (t turn) take(ctx context.Context) (release func(), err error) {
-	select {
-	case t <- struct{}{}:
-		return func() { <-t }, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
 }

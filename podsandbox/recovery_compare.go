@@ -123,7 +123,7 @@ func (r *recovery) takeBack(key string, pods []*Sandbox) {
 	r.p.ops.mu.Lock()
 	defer r.p.ops.mu.Unlock()
 	r.p.ops.begin(r.p.ctx, key, nil, 0, func(ctx context.Context, op *operation) (string, error) {
-		op.at("take back what an earlier daemon began")
+		op.at("taking back what an earlier daemon began")
 		for _, s := range pods {
 			r.p.discard(ctx, "pod "+s.ID, s.discardAll)
 		}

@@ -39,7 +39,8 @@ func (p *Pods) Run(ctx context.Context, cfg *criapi.PodSandboxConfig, handler st
 		dir:        folder{parent: p.podsDir(), id: id, mark: creating},
 		containers: map[string]*Container{},
 	}
-	return p.ops.do(ctx, runKey(cfg.Metadata), s.config,
+	same := &criapi.RunPodSandboxRequest{Config: s.config, RuntimeHandler: handler}
+	return p.ops.do(ctx, runKey(cfg.Metadata), same,
 		func(ctx context.Context, op *operation) (string, error) { return s.ID, s.run(ctx, op) })
 }
 
@@ -47,7 +48,7 @@ func runKey(m *criapi.PodSandboxMetadata) string { return "run pod " + nameOf(m)
 
 func (s *Sandbox) run(ctx context.Context, op *operation) error {
 	p := s.pods
-	op.at("wait for the network to be cleaned")
+	op.at("waiting for the network to be cleaned")
 	select {
 	case <-p.collected:
 	case <-ctx.Done():
@@ -65,13 +66,13 @@ func (s *Sandbox) run(ctx context.Context, op *operation) error {
 	if err := s.write(); err != nil {
 		return fmt.Errorf("record: %w", err)
 	}
-	op.at("namespaces")
+	op.at("making namespaces")
 	started, err := p.opt.Executor.CreateSandbox(ctx, s.spec)
 	if err != nil {
 		return asInput(err, nil)
 	}
 	s.init = started.PID
-	op.at("network")
+	op.at("setting up the network")
 	if err := s.connect(ctx); err != nil {
 		return fmt.Errorf("network: %w", err)
 	}

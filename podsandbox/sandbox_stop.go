@@ -42,11 +42,11 @@ func (s *Sandbox) stopNow(ctx context.Context, op *operation) error {
 	s.mu.Lock()
 	s.stopping = true
 	s.mu.Unlock()
-	op.at("wait for containers being created")
+	op.at("waiting for containers being created")
 	if err := s.pods.ops.abandon(ctx, s.createKey(), errPodStops); err != nil {
 		return err
 	}
-	op.at("kill containers")
+	op.at("killing containers")
 	var kills errgroup.Group
 	for _, c := range s.Containers() {
 		kills.Go(func() error { return c.end(ctx) })
@@ -54,7 +54,7 @@ func (s *Sandbox) stopNow(ctx context.Context, op *operation) error {
 	if err := kills.Wait(); err != nil {
 		return err
 	}
-	op.at("give back network and namespaces")
+	op.at("giving back network and namespaces")
 	if err := s.release(ctx); err != nil {
 		return err
 	}
@@ -87,11 +87,11 @@ func (p *Pods) Remove(ctx context.Context, id string) error {
 }
 
 func (s *Sandbox) remove(ctx context.Context, op *operation) error {
-	op.at("stop")
+	op.at("stopping it")
 	if err := s.stop(ctx); err != nil {
 		return err
 	}
-	op.at("remove containers")
+	op.at("removing containers")
 	var removals errgroup.Group
 	for _, c := range s.Containers() {
 		removals.Go(func() error { return c.remove(ctx) })

@@ -70,6 +70,7 @@ func TestNodeDoesWhatTheModelDoes(t *testing.T) {
 		actors = append(actors, &actor{contest: c, n: n, image: "registry.test/" + name + ":1", unknown: registry(t).Host() + "/no-such-image:1",
 			random: rand.New(rand.NewPCG(seed, uint64(n)))})
 	}
+	d.sharedLife()
 	check := d.unchanged()
 	c.watch = watchEvents(d)
 	began := time.Now()
@@ -103,7 +104,18 @@ func TestNodeDoesWhatTheModelDoes(t *testing.T) {
 			t.Errorf("nothing was %s: the test does not do what it says", what.name)
 		}
 	}
+	d.sharedLife()
 	check()
+}
+
+// sharedLife has the daemon keep what the first pod with a shared PID namespace
+// makes: the program of its init.
+func (d *daemon) sharedLife() {
+	d.t.Helper()
+	p := d.runPod("shared", func(c *criapi.PodSandboxConfig) {
+		c.Linux.SecurityContext.NamespaceOptions.Pid = criapi.NamespaceMode_POD
+	})
+	p.remove()
 }
 
 // disturb ends the daemon, by SIGKILL or SIGTERM, and rarely the monitor, until

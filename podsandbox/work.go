@@ -1,0 +1,126 @@
+package podsandbox
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// work is a call on its way: what it is, what it does now and since when, so
+// that whoever waits can be told why.
+type work struct {
+	name  string
+	began time.Time
+
+	mu     sync.Mutex
+	step   string
+	since  time.Time
+	behind *work // what it waits for, if it is another one
+}
+
+func newWork(name string) *work {
+	now := time.Now()
+	return &work{name: name, began: now, step: "beginning", since: now}
+}
+
+// at says what the work does from now on.
+func (w *work) at(step string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.step, w.since, w.behind = step, time.Now(), nil
+}
+
+// waits says that the work goes on when other has got further; the caller calls
+// done then.
+func (w *work) waits(other *work) (done func()) {
+	if w == nil || other == nil || w == other {
+		return func() {}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.behind = other
+	return func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.behind == other {
+			w.behind = nil
+		}
+	}
+}
+
+// String is like "run pod default/web: setting up the network for 12s".
+func (w *work) String() string {
+	w.mu.Lock()
+	step, since, behind := w.step, w.since, w.behind
+	w.mu.Unlock()
+	now := time.Now()
+	text := fmt.Sprintf("%s: %s for %s", w.name, step, age(now.Sub(since)))
+	if all := now.Sub(w.began); age(all) != age(now.Sub(since)) {
+		text += fmt.Sprintf(", begun %s ago", age(all))
+	}
+	if behind != nil {
+		text += fmt.Sprintf(" (%s)", behind)
+	}
+	return text
+}
+
+// age is as exact as a person needs it.
+func age(d time.Duration) time.Duration {
+	if d >= time.Second {
+		return d.Round(time.Second)
+	}
+	return d.Round(time.Millisecond)
+}
+
+type workKey struct{}
+
+// workOf gives the work that a context belongs to; nil for none.
+func workOf(ctx context.Context) *work {
+	w, _ := ctx.Value(workKey{}).(*work)
+	return w
+}
+
+// within gives the context of a work.
+func (w *work) within(ctx context.Context) context.Context {
+	return context.WithValue(ctx, workKey{}, w)
+}
+
+// turn is a lock that a caller can stop waiting for, and that tells who has it.
+type turn struct {
+	slot chan struct{}
+
+	mu     sync.Mutex
+	holder *work
+}
+
+func newTurn() *turn { return &turn{slot: make(chan struct{}, 1)} }
+
+// take waits for the turn on behalf of w.
+func (t *turn) take(ctx context.Context, w *work) (release func(), err error) {
+	select {
+	case t.slot <- struct{}{}:
+	default:
+		w.at("waiting for its turn")
+		defer w.waits(t.who())()
+		select {
+		case t.slot <- struct{}{}:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	t.set(w)
+	return func() { t.set(nil); <-t.slot }, nil
+}
+
+func (t *turn) who() *work {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.holder
+}
+
+func (t *turn) set(w *work) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.holder = w
+}
