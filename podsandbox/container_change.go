@@ -36,7 +36,7 @@ func (c *Container) Update(ctx context.Context, r *criapi.LinuxContainerResource
 	w := newWork("update container " + c.ID)
 	done, err := c.turn.take(ctx, w)
 	if err != nil {
-		return fmt.Errorf("%s: %w", w, err)
+		return fmt.Errorf("%s: %w", w.name, err)
 	}
 	defer done()
 	c.mu.Lock()

@@ -47,7 +47,7 @@ type stop struct {
 func (s *stop) runsOrNeverWill(ctx context.Context) (running bool, err error) {
 	done, err := s.turn.take(ctx, s.work)
 	if err != nil {
-		return false, fmt.Errorf("%s: %w", s.work, err)
+		return false, fmt.Errorf("%s: %w", s.name, err)
 	}
 	defer done()
 	switch s.state() {

@@ -139,11 +139,11 @@ func (l *life) end() {
 // nor the disk.
 func (l *life) crash() {
 	after := l.world.copy()
-	close(l.world.dead)
 	aside := l.root + "-aside"
 	if err := os.Rename(l.root, aside); err != nil {
 		l.t.Fatal(err)
 	}
+	close(l.world.dead) // what was blocked goes on and finds no disk
 	l.end()
 	os.RemoveAll(l.root)
 	if err := os.Rename(aside, l.root); err != nil {

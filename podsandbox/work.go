@@ -50,12 +50,15 @@ func (w *work) waits(other *work) (done func()) {
 }
 
 // String is like "run pod default/web: setting up the network for 12s".
-func (w *work) String() string {
+func (w *work) String() string { return w.name + ": " + w.doing() }
+
+// doing is String without the name.
+func (w *work) doing() string {
 	w.mu.Lock()
 	step, since, behind := w.step, w.since, w.behind
 	w.mu.Unlock()
 	now := time.Now()
-	text := fmt.Sprintf("%s: %s for %s", w.name, step, age(now.Sub(since)))
+	text := fmt.Sprintf("%s for %s", step, age(now.Sub(since)))
 	if all := now.Sub(w.began); age(all) != age(now.Sub(since)) {
 		text += fmt.Sprintf(", begun %s ago", age(all))
 	}
@@ -106,7 +109,7 @@ func (t *turn) take(ctx context.Context, w *work) (release func(), err error) {
 		select {
 		case t.slot <- struct{}{}:
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return nil, fmt.Errorf("%s: %w", w.doing(), ctx.Err())
 		}
 	}
 	t.set(w)
