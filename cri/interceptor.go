@@ -17,12 +17,27 @@ import (
 // intercept watches calls of one answer.
 func intercept(log *slog.Logger) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, request any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (answer any, err error) {
+		ctx, cancel := inTime(ctx)
+		defer cancel()
 		err = watch(ctx, log, info.FullMethod, func() (err error) {
 			answer, err = next(ctx, request)
 			return err
 		})
 		return answer, err
 	}
+}
+
+// answerTime is what an error needs at most to reach the caller.
+const answerTime = 100 * time.Millisecond
+
+// inTime ends a call a little before its caller hangs up, who would not hear
+// what the call was doing.
+func inTime(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, some := ctx.Deadline()
+	if !some {
+		return ctx, func() {}
+	}
+	return context.WithDeadline(ctx, deadline.Add(-min(answerTime, time.Until(deadline)/10)))
 }
 
 // interceptStream watches calls of many answers. Those that have no end of their

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"fmt"
 	"sync"
 	"time"
 
@@ -30,8 +31,23 @@ const reportEvery = 50 * time.Millisecond
 // progress calls back for one pull, one call at a time, and not after the pull
 // has returned.
 type progress struct {
-	mu   sync.Mutex
-	call func(Progress) // nil: nobody listens
+	mu     sync.Mutex
+	call   func(Progress) // nil: nobody listens
+	layers []*layerProgress
+}
+
+// String is how far the whole pull is.
+func (p *progress) String() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	complete, done, total := 0, int64(0), int64(0)
+	for _, l := range p.layers {
+		if l.state.Phase == Done || l.state.Phase == Exists {
+			complete++
+		}
+		done, total = done+l.state.Done, total+l.state.Total
+	}
+	return fmt.Sprintf("%d of %d layers, %d of %d bytes", complete, len(p.layers), done, total)
 }
 
 func (p *progress) close() {
@@ -51,6 +67,7 @@ func (p *progress) layer(d digest.Digest, total int64) *layerProgress {
 	l := &layerProgress{to: p, state: Progress{Layer: d, Phase: Waiting, Total: total}}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.layers = append(p.layers, l)
 	l.send()
 	return l
 }
@@ -66,7 +83,7 @@ func (l *layerProgress) downloading(done int64) {
 	l.to.mu.Lock()
 	defer l.to.mu.Unlock()
 	first := l.state.Phase == Waiting
-	if l.to.call == nil || (l.state.Phase != Downloading && !first) {
+	if l.state.Phase != Downloading && !first {
 		return
 	}
 	l.state.Phase, l.state.Done = Downloading, done

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"time"
 
 	"cri-mini/image/reference"
 	"cri-mini/image/registry"
@@ -35,6 +36,7 @@ const maxAnnotations = 32 << 10
 // the image that had it, and with or without a tag the image is known by its
 // digest in that repository.
 func (s *Store) Pull(ctx context.Context, ref string, o PullOptions) (Image, error) {
+	began := time.Now()
 	name, err := reference.Parse(ref)
 	if err != nil {
 		return Image{}, fmt.Errorf("pull: %w", err)
@@ -45,6 +47,9 @@ func (s *Store) Pull(ctx context.Context, ref string, o PullOptions) (Image, err
 	}
 	defer repo.Close()
 	resolved, err := repo.Resolve(ctx, s.platform)
+	if err != nil && ctx.Err() != nil {
+		return Image{}, fmt.Errorf("pull %s: asking the registry for %s: %w", name, age(began), ctx.Err())
+	}
 	if err != nil {
 		return Image{}, err
 	}
@@ -62,11 +67,16 @@ func (s *Store) Pull(ctx context.Context, ref string, o PullOptions) (Image, err
 		in.layers = append(in.layers, remoteLayer(repo, desc))
 	}
 	img, err := s.ingest(ctx, in)
+	if err != nil && ctx.Err() != nil {
+		return Image{}, fmt.Errorf("pull %s: downloading for %s, %s: %w", name, age(began), in.progress, ctx.Err())
+	}
 	if err != nil {
 		return Image{}, fmt.Errorf("pull %s: %w", name, err)
 	}
 	return img, nil
 }
+
+func age(began time.Time) time.Duration { return time.Since(began).Round(100 * time.Millisecond) }
 
 func remoteLayer(repo *registry.Repository, desc ocispec.Descriptor) incomingLayer {
 	return incomingLayer{

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -35,7 +36,7 @@ func (r *Registry) serve(w http.ResponseWriter, q *http.Request) {
 	r.mu.Lock()
 	r.requests = append(r.requests, asked)
 	r.mu.Unlock()
-	rec := &recorder{ResponseWriter: w, note: func(status int) {
+	rec := &recorder{ResponseWriter: w, sent: &r.sent, note: func(status int) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		asked.Status = status
@@ -188,6 +189,13 @@ func (r *Registry) ExpireTokens() {
 type recorder struct {
 	http.ResponseWriter
 	note func(status int)
+	sent *atomic.Int64
+}
+
+func (r *recorder) Write(p []byte) (int, error) {
+	n, err := r.ResponseWriter.Write(p)
+	r.sent.Add(int64(n))
+	return n, err
 }
 
 func (r *recorder) WriteHeader(status int) {

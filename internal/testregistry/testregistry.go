@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -40,6 +41,7 @@ type Options struct {
 type Registry struct {
 	o      Options
 	server *httptest.Server
+	sent   atomic.Int64
 
 	mu        sync.Mutex // guards what follows
 	blobs     map[digest.Digest][]byte
@@ -157,6 +159,9 @@ func (r *Registry) Requests() []Request {
 	}
 	return out
 }
+
+// Sent is how many bytes of content went out so far.
+func (r *Registry) Sent() int64 { return r.sent.Load() }
 
 // Count tells how many requests had part in their path.
 func (r *Registry) Count(part string) int {
