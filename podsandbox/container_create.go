@@ -179,6 +179,11 @@ func (b *birth) gather(ctx context.Context, remains spec.Container) error {
 			return err
 		}
 	}
+	labels, err := b.s.labels(security)
+	if err != nil {
+		return err
+	}
+	b.request.SELinux, b.request.Rootfs.Label = labels.Process, labels.File
 	if b.request.AppArmor, err = b.s.pods.appArmor(ctx, security); err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 
 	"cri-mini/image"
 	"cri-mini/podsandbox/network"
+	"cri-mini/runtime/selinux"
 )
 
 // Images is what this package needs of the image store.
@@ -26,6 +27,14 @@ type AppArmor interface {
 	// WarnWithout is told why the default profile is not there for those who
 	// did not ask for it.
 	WarnWithout(err error)
+}
+
+// SELinux is what this package needs of the kernel's labels.
+type SELinux interface {
+	// Policy is nil where labels mean nothing.
+	Policy() (*selinux.Policy, error)
+	// Valid gives no error for a label that the policy has.
+	Valid(label string) error
 }
 
 // Network is what this package needs of the network of pods.

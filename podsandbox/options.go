@@ -11,6 +11,7 @@ import (
 	"cri-mini/podsandbox/plan"
 	"cri-mini/runtime/apparmor"
 	"cri-mini/runtime/capability"
+	"cri-mini/runtime/selinux"
 )
 
 // Options is what Pods works with. The fields without "default" must be set.
@@ -21,8 +22,10 @@ type Options struct {
 	Network  Network
 	Logger   *slog.Logger // default slog.Default()
 
-	// AppArmor is what the kernel has; default package apparmor.
+	// AppArmor and SELinux are what the kernel has; default the packages of
+	// these names.
 	AppArmor AppArmor
+	SELinux  SELinux
 
 	// Handlers are the runtime handlers that exist besides "".
 	Handlers []string
@@ -53,6 +56,9 @@ func (o *Options) complete() error {
 	if o.AppArmor == nil {
 		o.AppArmor = &apparmor.Profiles{Log: o.Logger}
 	}
+	if o.SELinux == nil {
+		o.SELinux = new(selinux.Node)
+	}
 	o.CgroupParent = cmp.Or(o.CgroupParent, "/cri-mini")
 	o.ResolvConf = cmp.Or(o.ResolvConf, "/etc/resolv.conf")
 	o.Hosts = cmp.Or(o.Hosts, "/etc/hosts")
@@ -76,14 +82,12 @@ func (o *Options) learn() (plan.Facts, error) {
 	if err != nil {
 		return plan.Facts{}, err
 	}
-	_, selinux := os.Stat("/sys/fs/selinux/enforce")
 	return plan.Facts{
 		CgroupParent:    o.CgroupParent,
 		SystemdCgroups:  o.SystemdCgroups,
 		OpenFiles:       o.OpenFiles,
 		OwnCapabilities: own,
 		AllCapabilities: all,
-		SELinux:         selinux == nil,
 		Hidden:          masked.Hidden(),
 		Readonly:        masked.Readonly(),
 	}, nil

@@ -15,6 +15,7 @@ import (
 
 	"cri-mini/podsandbox/cdi"
 	"cri-mini/podsandbox/plan"
+	"cri-mini/runtime/selinux"
 )
 
 // Pods is the table of all pods and containers. It is safe for concurrent use.
@@ -29,6 +30,8 @@ type Pods struct {
 	log   *slog.Logger
 	known plan.Facts
 	cdi   *cdi.Catalog
+
+	levels selinux.Levels // of the pods that exist
 
 	ops    operations
 	events events

@@ -63,6 +63,7 @@ func (r *recovery) run(found []*Sandbox) {
 // sandbox decides what becomes of a pod that was complete.
 func (r *recovery) sandbox(s *Sandbox) {
 	r.p.sandboxes[s.ID] = s
+	s.relabel()
 	r.p.names[nameOf(s.config.Metadata)] = s
 	for _, c := range s.containers {
 		r.container(c)

@@ -59,6 +59,10 @@ func (s *Sandbox) run(ctx context.Context, op *operation) error {
 	}
 	var back undo.Stack
 	defer back.Run()
+	if err := s.label(); err != nil {
+		return err
+	}
+	back.Add(func() error { s.unlabel(); return nil })
 	back.Add(func() error { p.discard(ctx, "pod "+s.ID, s.discard); return nil })
 
 	// The record comes before what it stands for: whoever finds it knows what

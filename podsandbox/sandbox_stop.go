@@ -117,6 +117,7 @@ func (s *Sandbox) forget() {
 	defer p.mu.Unlock()
 	delete(p.sandboxes, s.ID)
 	delete(p.names, nameOf(s.config.Metadata))
+	s.unlabel()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.removed = true

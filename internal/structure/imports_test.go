@@ -26,9 +26,9 @@ var ours = []struct{ who, may string }{
 	// What that command line shows of the kernel.
 	{"internal/hostview", "runtime/capability internal/..."},
 
-	{"podsandbox", "podsandbox/plan podsandbox/cdi podsandbox/metrics podsandbox/network image runtime/spec runtime/capability runtime/seccomp runtime/apparmor internal/..."},
+	{"podsandbox", "podsandbox/plan podsandbox/cdi podsandbox/metrics podsandbox/network image runtime/spec runtime/capability runtime/seccomp runtime/apparmor runtime/selinux internal/..."},
 	{"podsandbox/metrics", "runtime/spec"},
-	{"podsandbox/plan", "podsandbox/cdi runtime/spec runtime/capability runtime/seccomp runtime/apparmor internal/..."},
+	{"podsandbox/plan", "podsandbox/cdi runtime/spec runtime/capability runtime/seccomp runtime/apparmor runtime/selinux internal/..."},
 	{"podsandbox/cdi", "runtime/spec"},
 	{"podsandbox/network/...", "podsandbox/network/internal/... internal/..."},
 
@@ -43,6 +43,7 @@ var ours = []struct{ who, may string }{
 	{"runtime/capability", "internal/..."},
 	{"runtime/seccomp", "internal/..."},
 	{"runtime/apparmor", "internal/..."},
+	{"runtime/selinux", "internal/..."},
 	{"runtime/cgroup", "runtime/spec internal/..."},
 	{"runtime/executor", "runtime/... internal/..."},
 

@@ -43,6 +43,9 @@ type Request struct {
 	Profile *seccomp.Profile
 	// AppArmor is the profile that answers AppArmorProfile, "" for none.
 	AppArmor string
+	// SELinux is the label of the first program, that of the files is in
+	// Rootfs; see SELinuxLabels.
+	SELinux string
 
 	Facts Facts
 }
@@ -149,7 +152,7 @@ func checkContainer(r Request) error {
 	if err := checkPaths("linux.security_context.readonly_paths", security.GetReadonlyPaths()); err != nil {
 		return err
 	}
-	return r.Facts.checkSELinux(security.GetSelinuxOptions())
+	return checkSELinux(security.GetSelinuxOptions())
 }
 
 func checkPaths(field string, paths []string) error {

@@ -18,8 +18,6 @@ type Facts struct {
 	// namespace. See package capability.
 	OwnCapabilities, AllCapabilities uint64
 
-	SELinux bool
-
 	// Hidden and Readonly are the paths to mask and to make read-only for a
 	// container that says nothing of its security.
 	Hidden, Readonly []string

@@ -256,15 +256,6 @@ func TestWhatIsAllowedThoughOdd(t *testing.T) {
 	}
 }
 
-// A label that would not be applied must not be accepted.
-func TestSecurityThatCannotBeAppliedIsRefused(t *testing.T) {
-	r := request()
-	r.Facts.SELinux = true
-	r.security().SelinuxOptions = &criapi.SELinuxOption{Level: "s0:c1"}
-	_, err := Container(r)
-	refused(t, err, "selinux_options", "s0:c1")
-}
-
 func TestOnlyLoopback(t *testing.T) {
 	for text, want := range map[string]bool{
 		"nameserver 127.0.0.53\noptions edns0\n":       true,

@@ -59,6 +59,7 @@ func etcMounts(r Request, asked []spec.Mount) []spec.Mount {
 			Source:      path.Join(r.Etc, name),
 			Propagation: spec.Private,
 			ReadOnly:    r.Config.GetLinux().GetSecurityContext().GetReadonlyRootfs(),
+			Relabel:     r.Rootfs.Label != "",
 		})
 	}
 	return list
@@ -93,7 +94,7 @@ func mount(r Request, i int) (spec.Mount, error) {
 		}
 		return m, err
 	}
-	return m, bindMount(&m, asked, field)
+	return m, bindMount(&m, asked, r.Rootfs.Label != "", field)
 }
 
 func mountOptions(m *spec.Mount, field string, options []string) error {
@@ -112,8 +113,10 @@ func mountOptions(m *spec.Mount, field string, options []string) error {
 	return nil
 }
 
-func bindMount(m *spec.Mount, asked *criapi.Mount, field func(string) string) error {
+// bindMount plans a path of the host. With label there is one to give to files.
+func bindMount(m *spec.Mount, asked *criapi.Mount, label bool, field func(string) string) error {
 	m.Kind, m.Source = spec.BindMount, asked.HostPath
+	m.Relabel = asked.SelinuxRelabel && label
 	if !absolute(asked.HostPath) {
 		return invalid(field("host_path"), asked.HostPath, "must be an absolute path")
 	}

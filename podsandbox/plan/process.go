@@ -48,6 +48,7 @@ func process(r Request, user passwd.User) (spec.Process, error) {
 		Seccomp:      filter,
 		SeccompFlags: flags,
 		AppArmor:     r.AppArmor,
+		SELinux:      r.SELinux,
 		// Always set: otherwise the program would be as safe from the OOM
 		// killer as the monitor.
 		OOMScoreAdj: &score,

@@ -33,7 +33,7 @@ func Sandbox(id string, cfg *criapi.PodSandboxConfig, f Facts) (spec.Sandbox, er
 	if s.Cgroup, err = f.cgroup(cfg.GetLinux().GetCgroupParent(), id); err != nil {
 		return spec.Sandbox{}, err
 	}
-	if err := f.checkSELinux(security.GetSelinuxOptions()); err != nil {
+	if err := checkSELinux(security.GetSelinuxOptions()); err != nil {
 		return spec.Sandbox{}, err
 	}
 	return s, checkPodProfiles(security)

@@ -1,13 +1,6 @@
 package plan
 
-//lint:file-ignore SA1019 the deprecated field stands in for the structured one.
-
 import (
-	"regexp"
-	"strings"
-
-	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
-
 	"cri-mini/runtime/capability"
 	"cri-mini/runtime/spec"
 )
@@ -29,23 +22,4 @@ func capabilities(r Request) (spec.Capabilities, error) {
 		return spec.Capabilities{}, &InvalidError{Reason: securityField + "capabilities: " + err.Error()}
 	}
 	return spec.Capabilities(sets), nil
-}
-
-var selinuxLevel = regexp.MustCompile(`^s\d+(-s\d+)?(:c\d+([.,]c\d+)*)?$`)
-
-// checkSELinux accepts labels on a node that has no use for them.
-func (f Facts) checkSELinux(o *criapi.SELinuxOption) error {
-	const field = securityField + "selinux_options."
-	if o.GetLevel() != "" && !selinuxLevel.MatchString(o.Level) {
-		return invalid(field+"level", o.Level, "is not a level like s0:c1,c2")
-	}
-	for name, value := range map[string]string{"user": o.GetUser(), "role": o.GetRole(), "type": o.GetType()} {
-		if strings.ContainsAny(value, ": \n\x00") {
-			return invalid(field+name, value, "is not part of a label")
-		}
-	}
-	if f.SELinux && (o.GetLevel() != "" || o.GetType() != "") {
-		return invalid(field+"type", o.GetType()+" "+o.GetLevel(), "SELinux labels cannot be applied")
-	}
-	return nil
 }

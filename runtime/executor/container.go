@@ -124,7 +124,7 @@ func (e *Executor) prepare(ctx context.Context, c *container, s spec.Container) 
 	if err != nil {
 		return err
 	}
-	dev, err := devFolder(devices, s.Process.Terminal, s.Rootfs.IDs)
+	dev, err := devFolder(devices, s.Process.Terminal, s.Rootfs.IDs, s.Rootfs.Label)
 	if err != nil {
 		return err
 	}

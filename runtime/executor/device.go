@@ -82,8 +82,8 @@ func (d device) below() (string, bool) {
 }
 
 // devFolder makes the container's /dev.
-func devFolder(devices []device, terminal bool, ids *spec.IDMapping) (*mount.Tree, error) {
-	options := []mount.Option{{Key: "mode", Value: "0755"}, {Key: "size", Value: "65536k"}}
+func devFolder(devices []device, terminal bool, ids *spec.IDMapping, label string) (*mount.Tree, error) {
+	options := labelled(label, mount.Option{Key: "mode", Value: "0755"}, mount.Option{Key: "size", Value: "65536k"})
 	if ids != nil {
 		root := fmt.Sprint(ids.Host)
 		options = append(options, mount.Option{Key: "uid", Value: root}, mount.Option{Key: "gid", Value: root})

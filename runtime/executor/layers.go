@@ -68,7 +68,7 @@ func (l *layerMounts) close() {
 
 // stack mounts layers over each other, bottom first, below a writable layer
 // or, without one, read-only. With a mapping the files show its ids.
-func (e *Executor) stack(layers []spec.Layer, upper, work *os.File, ids *spec.IDMapping) (*mount.Tree, error) {
+func (e *Executor) stack(layers []spec.Layer, upper, work *os.File, ids *spec.IDMapping, label string) (*mount.Tree, error) {
 	var opened []*os.File
 	defer func() {
 		for _, f := range opened {
@@ -95,7 +95,7 @@ func (e *Executor) stack(layers []spec.Layer, upper, work *os.File, ids *spec.ID
 			f.Close()
 		}
 	}
-	return mount.Overlay(opened, upper, work)
+	return mount.Overlay(opened, upper, work, labelled(label)...)
 }
 
 // likeRoot gives the upper folder, which becomes the container's /, the mode

@@ -43,11 +43,11 @@ func (e *Executor) mounts(ctx context.Context, s spec.Container, made files) (fo
 func (e *Executor) mount(ctx context.Context, m spec.Mount, s spec.Container) (tree *mount.Tree, err error) {
 	switch m.Kind {
 	case spec.BindMount:
-		tree, err = e.bind(ctx, m)
+		tree, err = e.bind(ctx, m, s.Rootfs.Label)
 	case spec.ImageMount:
 		tree, err = e.imageVolume(m, s)
 	case spec.TmpfsMount:
-		tree, err = tmpfs(m, s.Rootfs.IDs)
+		tree, err = tmpfs(m, s.Rootfs)
 	default:
 		err = fmt.Errorf("kind %q", m.Kind)
 	}
@@ -62,21 +62,21 @@ func (e *Executor) mount(ctx context.Context, m spec.Mount, s spec.Container) (t
 }
 
 // tmpfs belongs to the root of the container.
-func tmpfs(m spec.Mount, ids *spec.IDMapping) (*mount.Tree, error) {
-	options := []mount.Option{{Key: "mode", Value: strconv.FormatUint(uint64(cmp.Or(m.Mode, 0o1777)), 8)}}
+func tmpfs(m spec.Mount, root spec.Rootfs) (*mount.Tree, error) {
+	options := labelled(root.Label, mount.Option{Key: "mode", Value: strconv.FormatUint(uint64(cmp.Or(m.Mode, 0o1777)), 8)})
 	if m.Size > 0 {
 		options = append(options, mount.Option{Key: "size", Value: strconv.FormatInt(m.Size, 10)})
 	}
-	if ids != nil {
-		root := strconv.FormatUint(uint64(ids.Host), 10)
-		options = append(options, mount.Option{Key: "uid", Value: root}, mount.Option{Key: "gid", Value: root})
+	if root.IDs != nil {
+		owner := strconv.FormatUint(uint64(root.IDs.Host), 10)
+		options = append(options, mount.Option{Key: "uid", Value: owner}, mount.Option{Key: "gid", Value: owner})
 	}
 	return mount.New("tmpfs", 0, options...)
 }
 
 // bind clones a path of the host. The path may be on a server that does not
 // answer; then only this call gives up, at its deadline.
-func (e *Executor) bind(ctx context.Context, m spec.Mount) (*mount.Tree, error) {
+func (e *Executor) bind(ctx context.Context, m spec.Mount, label string) (*mount.Tree, error) {
 	if err := checkPropagation(m); err != nil {
 		return nil, err
 	}
@@ -87,6 +87,11 @@ func (e *Executor) bind(ctx context.Context, m spec.Mount) (*mount.Tree, error) 
 	done := make(chan result, 1)
 	go func() {
 		tree, err := mount.Bind(m.Source, !m.Alone)
+		if err == nil && m.Relabel && label != "" {
+			if err = relabel(ctx, tree, m.Source, label); err != nil {
+				tree.Close()
+			}
+		}
 		done <- result{tree, err}
 	}()
 	select {
@@ -156,7 +161,7 @@ func (e *Executor) imageVolume(m spec.Mount, s spec.Container) (*mount.Tree, err
 		return nil, err
 	}
 	layers := append([]spec.Layer{{Path: empty, Form: spec.DirectoryLayer}}, m.Layers...)
-	tree, err := e.stack(layers, nil, nil, m.IDs)
+	tree, err := e.stack(layers, nil, nil, m.IDs, s.Rootfs.Label)
 	if err != nil {
 		return nil, err
 	}

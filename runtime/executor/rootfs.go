@@ -51,7 +51,7 @@ func (e *Executor) mountRootfs(r spec.Rootfs) (*mount.Tree, error) {
 	defer work.Close()
 	// The layers are id-mapped, the writable layer is not: it belongs to this
 	// pod alone and keeps the node's ids.
-	return e.stack(r.Layers, upper, work, r.IDs)
+	return e.stack(r.Layers, upper, work, r.IDs, r.Label)
 }
 
 // makeWritable makes the folders of the writable layer. The work folder is

@@ -235,7 +235,7 @@ func (e *Executor) shm(s spec.Sandbox, made files) (err error) {
 		if size == 0 {
 			size = 64 << 20
 		}
-		options := []mount.Option{{Key: "mode", Value: "1777"}, {Key: "size", Value: strconv.FormatInt(size, 10)}}
+		options := labelled(s.Label, mount.Option{Key: "mode", Value: "1777"}, mount.Option{Key: "size", Value: strconv.FormatInt(size, 10)})
 		if s.IDs != nil {
 			root := strconv.FormatUint(uint64(s.IDs.Host), 10)
 			options = append(options, mount.Option{Key: "uid", Value: root}, mount.Option{Key: "gid", Value: root})

@@ -8,8 +8,8 @@ import (
 
 // Overlay stacks layers, bottom first, with an upper folder on top. Without
 // one the result is read-only.
-func Overlay(layers []*os.File, upper, work *os.File) (*Tree, error) {
-	var options []Option
+func Overlay(layers []*os.File, upper, work *os.File, more ...Option) (*Tree, error) {
+	options := more
 	for i := len(layers) - 1; i >= 0; i-- {
 		options = append(options, Option{Key: "lowerdir+", File: layers[i]})
 	}
