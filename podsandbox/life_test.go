@@ -114,8 +114,8 @@ func newLife(t *testing.T) *life {
 func (l *life) options() Options {
 	return Options{
 		Root: l.root, Executor: l.world, Images: l.world, Network: l.world,
-		AppArmor: l.world.apparmor,
-		Logger:   slog.New(slog.DiscardHandler), Handlers: []string{"other"},
+		AppArmor: l.world.apparmor, SELinux: &l.world.selinux,
+		Logger: slog.New(slog.DiscardHandler), Handlers: []string{"other"},
 		BootID: strconv.Itoa(l.boot), OpenFiles: 1024,
 		ResolvConf: "testdata/etc/resolv.conf", Hosts: "testdata/etc/hosts",
 	}

@@ -45,6 +45,7 @@ type world struct {
 	passwd string
 
 	apparmor *fakeAppArmor
+	selinux  fakeSELinux
 
 	exits    chan TaskExit
 	calls    []string
@@ -93,7 +94,7 @@ func (w *world) copy() *world {
 	c.tasks, c.connected, c.updates = maps.Clone(w.tasks), maps.Clone(w.connected), maps.Clone(w.updates)
 	// Holds live in the memory of the daemon.
 	c.images, c.nextPID, c.nextIP, c.obey = w.images, w.nextPID, w.nextIP, w.obey
-	c.apparmor = w.apparmor
+	c.apparmor, c.selinux = w.apparmor, w.selinux
 	if wait, blocked := w.block["Collect"]; blocked {
 		c.block["Collect"] = wait
 	}

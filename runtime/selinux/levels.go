@@ -53,6 +53,13 @@ func (l *Levels) keep(level string) {
 	l.used[level]++
 }
 
+// Count is how often a level is kept.
+func (l *Levels) Count(level string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.used[level]
+}
+
 // Release takes one Keep or Take back.
 func (l *Levels) Release(level string) {
 	l.mu.Lock()

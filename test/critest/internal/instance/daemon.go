@@ -62,7 +62,7 @@ func (d *Daemon) Start() error {
 	}
 	d.ended = make(chan error, 1)
 	go func() { d.ended <- d.process.Wait() }()
-	return d.waitReady(20 * time.Second)
+	return d.waitReady(2 * time.Minute)
 }
 
 // waitReady asks for the version until an answer comes.
@@ -109,8 +109,8 @@ func (d *Daemon) Stop() error {
 		if err != nil {
 			wrong = append(wrong, fmt.Errorf("the daemon, told to end: %w", err))
 		}
-	case <-time.After(20 * time.Second):
-		wrong = append(wrong, errors.New("the daemon did not end within 20s"), d.process.Process.Kill())
+	case <-time.After(2 * time.Minute):
+		wrong = append(wrong, errors.New("the daemon did not end within 2m"), d.process.Process.Kill())
 	}
 	return errors.Join(wrong...)
 }
