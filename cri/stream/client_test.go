@@ -54,6 +54,9 @@ func (m *machine) NetNS(string) (*os.File, error) {
 }
 
 func (m *machine) Exec(_ context.Context, _ string, args []string, _ bool, streams podsandbox.ExecIO) (podsandbox.Execution, error) {
+	if streams.Width > 0 {
+		m.sizes <- fmt.Sprintf("%dx%d", streams.Width, streams.Height)
+	}
 	p := &program{cmd: exec.Command(args[0], args[1:]...), sizes: m.sizes}
 	var give []*os.File
 	pipe := func(mine **os.File, wanted, in bool) *os.File {

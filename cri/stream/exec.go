@@ -13,10 +13,15 @@ import (
 
 // exec runs a program for the length of one connection.
 func (s *Server) exec(ctx context.Context, q *criapi.ExecRequest, c *remote) error {
+	var first size
+	if q.Tty {
+		first = firstSize(c.sizes)
+	}
 	run, err := s.pods.Exec(ctx, q.ContainerId, q.Cmd, q.Tty, podsandbox.ExecIO{
 		Stdin:  c.in != nil,
 		Stdout: c.out != nil || q.Tty,
 		Stderr: c.errOut != nil && !q.Tty,
+		Width:  first.Width, Height: first.Height,
 	})
 	if err != nil {
 		return err

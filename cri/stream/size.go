@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"time"
 )
 
 // size is one size of a terminal, in characters.
@@ -12,6 +13,22 @@ type size struct{ Width, Height uint16 }
 
 // maxSizeText bounds one size in a client's stream; it takes some 30 bytes.
 const maxSizeText = 1 << 10
+
+// sizePatience is how long the start of a program waits for the client to say
+// how large its terminal is; many programs ask once, at their start.
+const sizePatience = 10 * time.Millisecond
+
+// firstSize is zero when the client says nothing.
+func firstSize(sizes <-chan size) size {
+	timer := time.NewTimer(sizePatience)
+	defer timer.Stop()
+	select {
+	case s := <-sizes:
+		return s
+	case <-timer.C:
+	}
+	return size{}
+}
 
 // nextSize reads from a stream of sizes in JSON.
 type nextSize func() (size, error)

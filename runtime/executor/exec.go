@@ -65,6 +65,7 @@ func (e *Executor) Exec(ctx context.Context, id string, p spec.Process, wanted s
 	defer streams.theirs.close()
 	back.Add(func() error { streams.ours.close(); return nil })
 
+	p.Width, p.Height = wanted.Width, wanted.Height
 	program := spawn.Exec(e.limits.apply(p), spawn.Surroundings{User: r.user, Copy: r.tracer, LastCap: e.limits.lastCap})
 	parts := streams.theirs.with(files{"target": r.files["pidfd"]})
 	task, extra := wire.TaskSpec{Cgroup: true, Bound: true}, []*os.File{dir}

@@ -361,12 +361,16 @@ func TestExecOnATerminal(t *testing.T) {
 	n.start(s)
 	p := s.Process
 	p.Terminal = true
-	p.Args = []string{"sh", "-c", "tty; read x; stty size"}
-	x, err := n.Exec(t.Context(), "a", p, spec.ExecIO{Stdin: true, Stdout: true})
+	p.Args = []string{"sh", "-c", "stty size; tty; read x; stty size"}
+	x, err := n.Exec(t.Context(), "a", p, spec.ExecIO{Stdin: true, Stdout: true, Width: 90, Height: 30})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer x.Close()
+	first := make([]byte, len("30 90\r\n"))
+	if _, err := io.ReadFull(x.Stdout(), first); err != nil || string(first) != "30 90\r\n" {
+		t.Errorf("the terminal begins with size %q, %v; want 30 90", first, err)
+	}
 	if err := x.Resize(77, 33); err != nil {
 		t.Fatal(err)
 	}

@@ -49,7 +49,7 @@ func Container(c spec.Container, s Surroundings) Program {
 		m.make(b)
 	}
 	if c.Process.Terminal {
-		b.terminal(File(rootfs), c.Process.User.UID)
+		b.terminal(File(rootfs), c.Process)
 		b.console(mounts)
 	}
 	b.target(c.Process.Cwd, true)

@@ -32,7 +32,7 @@ func Exec(p spec.Process, s Surroundings) Program {
 		b.becomeRoot()
 	}
 	if p.Terminal {
-		b.terminal(Num(unix.AT_FDCWD), p.User.UID)
+		b.terminal(Num(unix.AT_FDCWD), p)
 	}
 	b.enterFolder(p.Cwd)
 	// The PID namespace is joined last, by the fork: only a process without
@@ -51,7 +51,7 @@ func stdioFiles(p spec.Process) []string {
 
 // terminal takes a pair from the container's own devpts, keeps one end for
 // the program and sends the other through the socket.
-func (b *builder) terminal(root Arg, uid uint32) {
+func (b *builder) terminal(root Arg, p spec.Process) {
 	const what = "allocate a terminal"
 	resolve := uint64(unix.RESOLVE_NO_MAGICLINKS)
 	if root.kind == file {
@@ -62,8 +62,18 @@ func (b *builder) terminal(root Arg, uid uint32) {
 	// By the descriptor of the master: a name in /dev/pts could have been
 	// replaced (CVE-2025-52565).
 	b.call(what, unix.SYS_IOCTL, Saved("master"), Num(unix.TIOCGPTPEER), Num(unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)).save("terminal")
-	b.call(what, unix.SYS_FCHOWN, Saved("terminal"), Num(uid), Num(uint64(0xffffffff)))
+	b.call(what, unix.SYS_FCHOWN, Saved("terminal"), Num(p.User.UID), Num(uint64(0xffffffff)))
+	if p.Width > 0 && p.Height > 0 {
+		b.call("set the size of the terminal", unix.SYS_IOCTL, Saved("terminal"), Num(unix.TIOCSWINSZ), Bytes(winsize(p)))
+	}
 	b.call(what, unix.SYS_SENDMSG, File("console"), FDMessage("master"), Num(0))
+}
+
+// winsize is struct winsize, whose pixels nobody knows.
+func winsize(p spec.Process) []byte {
+	b := binary.NativeEndian.AppendUint16(nil, p.Height)
+	b = binary.NativeEndian.AppendUint16(b, p.Width)
+	return append(b, 0, 0, 0, 0)
 }
 
 // console shows the terminal at /dev/console, when /dev is ours.

@@ -47,6 +47,7 @@ func TestProgramsAreWhatTheyWere(t *testing.T) {
 	exec := plain.Process
 	exec.NoNewPrivs = true
 	onTerminal := terminal.Process
+	onTerminal.Width, onTerminal.Height = 120, 40
 	for name, p := range map[string]Program{
 		"container":          Container(plain, around),
 		"container-nnp":      Container(privileged, around),

@@ -197,6 +197,8 @@ type Process struct {
 	Cwd  string // absolute; made when missing for a first process
 
 	Terminal bool
+	// Width and Height of the terminal in characters; 0 if not known yet.
+	Width, Height uint16 `json:",omitempty"`
 
 	User         User
 	Capabilities Capabilities

@@ -74,8 +74,10 @@ type TaskExit struct {
 
 // ExecIO says which streams of an exec'ed process the caller wants. With
 // Terminal in the process, Stdout carries both outputs and Stderr is unused.
+// Width and Height are what the terminal has when the program starts, if known.
 type ExecIO struct {
 	Stdin, Stdout, Stderr bool
+	Width, Height         uint16
 }
 
 // Execution is a process joined to a container.
