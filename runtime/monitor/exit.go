@@ -98,7 +98,7 @@ func (m *Monitor) reapOrphans() {
 	m.reaped = time.Now()
 	known := map[int]bool{}
 	for _, s := range m.sources {
-		if t, ok := s.(*task); ok {
+		if t, ok := s.source.(*task); ok {
 			known[int(t.PID)] = true
 		}
 	}

@@ -24,7 +24,8 @@ import (
 // Monitor is the state of the loop. Only the loop's goroutine touches it.
 type Monitor struct {
 	epoll    int
-	sources  map[int]source // by descriptor
+	sources  map[int]watched // by descriptor
+	serial   int32           // of the source watched last
 	tasks    map[string]*task
 	pins     map[string]*pin
 	watchers map[*conn]bool
@@ -39,6 +40,14 @@ type Monitor struct {
 // source is something with a descriptor in the epoll set.
 type source interface {
 	ready(m *Monitor, events uint32)
+}
+
+// watched is a source in the set. The kernel may tell of several at once, and
+// the number of one that an earlier event closed be a new one's by the time
+// its own event comes up: the serial, which comes with the event, tells them apart.
+type watched struct {
+	source
+	serial int32
 }
 
 // pin is a set of named descriptors.
@@ -58,7 +67,7 @@ func Run(listener int) error {
 		return err
 	}
 	m := &Monitor{
-		sources: map[int]source{}, tasks: map[string]*task{}, pins: map[string]*pin{},
+		sources: map[int]watched{}, tasks: map[string]*task{}, pins: map[string]*pin{},
 		watchers: map[*conn]bool{}, buffer: make([]byte, 64<<10),
 	}
 	return m.loop(listener)
@@ -80,12 +89,7 @@ func (m *Monitor) loop(listener int) error {
 		if err != nil && err != unix.EINTR {
 			return err
 		}
-		for i := range max(n, 0) {
-			// A source may have been closed by one before it.
-			if s := m.sources[int(events[i].Fd)]; s != nil {
-				s.ready(m, events[i].Events)
-			}
-		}
+		m.dispatch(events[:max(n, 0)])
 		m.check(time.Now())
 	}
 	return nil
@@ -104,6 +108,14 @@ func openProc() (int, error) {
 		return -1, errors.New("/proc is not the kernel's")
 	}
 	return fd, nil
+}
+
+func (m *Monitor) dispatch(events []unix.EpollEvent) {
+	for _, e := range events {
+		if w := m.sources[int(e.Fd)]; w.source != nil && w.serial == e.Pad {
+			w.ready(m, e.Events)
+		}
+	}
 }
 
 func (m *Monitor) prepare() (err error) {
@@ -137,8 +149,9 @@ func (m *Monitor) closeAll() {
 
 // watch adds a descriptor to the loop.
 func (m *Monitor) watch(fd int, s source, events uint32) error {
-	m.sources[fd] = s
-	return unix.EpollCtl(m.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: events, Fd: int32(fd)})
+	m.serial++
+	m.sources[fd] = watched{s, m.serial}
+	return unix.EpollCtl(m.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: events, Fd: int32(fd), Pad: m.serial})
 }
 
 // unwatch takes a descriptor out of the loop and closes it.
@@ -153,7 +166,7 @@ func (m *Monitor) unwatch(fd int) {
 
 // rewatch changes what a descriptor waits for.
 func (m *Monitor) rewatch(fd int, events uint32) {
-	unix.EpollCtl(m.epoll, unix.EPOLL_CTL_MOD, fd, &unix.EpollEvent{Events: events, Fd: int32(fd)})
+	unix.EpollCtl(m.epoll, unix.EPOLL_CTL_MOD, fd, &unix.EpollEvent{Events: events, Fd: int32(fd), Pad: m.sources[fd].serial})
 }
 
 // nextCheck is the wait in ms until check has something to do; -1 for ever.

@@ -37,7 +37,7 @@ func newDaemon(t *testing.T) *daemon {
 	if err := unix.Listen(listener, 8); err != nil {
 		t.Fatal(err)
 	}
-	m := &Monitor{sources: map[int]source{}, tasks: map[string]*task{}, pins: map[string]*pin{}, watchers: map[*conn]bool{}, buffer: make([]byte, 4096)}
+	m := &Monitor{sources: map[int]watched{}, tasks: map[string]*task{}, pins: map[string]*pin{}, watchers: map[*conn]bool{}, buffer: make([]byte, 4096)}
 	go func() { d.done <- m.loop(listener) }()
 	d.conn = d.dial()
 	t.Cleanup(func() {
@@ -246,7 +246,7 @@ func TestNonsenseIsRefusedAndLeavesNothing(t *testing.T) {
 // A container in the node's PID namespace leaves us what its processes leave
 // behind: pids of the node that nobody else gives back.
 func TestOrphansAreCollectedWithoutAnyTaskThatEnds(t *testing.T) {
-	m := &Monitor{sources: map[int]source{}, spawners: &spawners{}}
+	m := &Monitor{sources: map[int]watched{}, spawners: &spawners{}}
 	const orphans = 100
 	var pids []int
 	for range orphans {
@@ -271,4 +271,57 @@ func TestOrphansAreCollectedWithoutAnyTaskThatEnds(t *testing.T) {
 	if pid := endedChild(); pid != 0 {
 		t.Errorf("%d is still a zombie", pid)
 	}
+}
+
+type counter struct{ n int }
+
+func (c *counter) ready(*Monitor, uint32) { c.n++ }
+
+// An event of a descriptor that was closed by the event before it must not
+// reach who has its number now.
+func TestEventsReachOnlyThoseTheyAreOf(t *testing.T) {
+	m := &Monitor{sources: map[int]watched{}}
+	var err error
+	if m.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(m.epoll)
+	var old, young counter
+	watch := func(c *counter) (fd, other int) {
+		var pair [2]int
+		if err := unix.Pipe2(pair[:], unix.O_CLOEXEC); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.watch(pair[1], c, 0); err != nil {
+			t.Fatal(err)
+		}
+		return pair[1], pair[0]
+	}
+	fd, other := watch(&old)
+	unix.Close(other) // its error is an event
+	events := make([]unix.EpollEvent, 4)
+	n, err := unix.EpollWait(m.epoll, events, 1000)
+	if n != 1 || err != nil {
+		t.Fatalf("%d events, %v; want one", n, err)
+	}
+	m.unwatch(fd)
+	again, other := watch(&young)
+	defer unix.Close(other)
+	if again != fd {
+		t.Fatalf("the new descriptor is %d, want %d once more", again, fd)
+	}
+	m.dispatch(events[:n])
+	if old.n != 0 || young.n != 0 {
+		t.Errorf("events for the old %d, for the new %d; want none", old.n, young.n)
+	}
+	m.rewatch(again, unix.EPOLLOUT)
+	n, err = unix.EpollWait(m.epoll, events, 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.dispatch(events[:n])
+	if young.n != 1 {
+		t.Errorf("%d events for the new one, want its own", young.n)
+	}
+	m.unwatch(again)
 }

@@ -124,6 +124,9 @@ func vanishWebSocket(raw net.Conn, request *http.Request, stage int) error {
 	if err != nil || stage == afterTheHandshake {
 		return err
 	}
+	if err := raw.SetDeadline(time.Now().Add(2 * patience)); err != nil { // Dial has taken it away
+		return err
+	}
 	if err := ws.WriteMessage(websocket.BinaryMessage, []byte("\x00some input\n")); err != nil {
 		return err
 	}
@@ -143,8 +146,8 @@ func vanishWebSocket(raw net.Conn, request *http.Request, stage int) error {
 	return nil
 }
 
-// vanishMany lets clients leave, each at its own stage. A URL that nobody uses
-// is kept for a minute, so there are few of them.
+// vanishMany lets clients leave, each at its own stage. A URL that is not used
+// is kept for a minute, and only so many are, so few leave before that.
 func (d *daemon) vanishMany(n int, url func(context.Context) (string, error)) {
 	d.t.Helper()
 	var clients sync.WaitGroup
@@ -153,15 +156,15 @@ func (d *daemon) vanishMany(n int, url func(context.Context) (string, error)) {
 	for range 16 {
 		clients.Go(func() {
 			for i := range numbers {
-				stage := 1 + i%(stages-1)
-				if i%50 == 0 {
-					stage = beforeConnecting
+				stage := afterTheHandshake + i%(stages-afterTheHandshake)
+				if i%20 == 0 {
+					stage = i / 20 % afterTheHandshake
 				}
 				ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
 				address, err := url(ctx)
 				cancel()
 				if err == nil {
-					err = vanish(address, stage, i/stages%2 == 0)
+					err = vanish(address, stage, i/7%2 == 0)
 				}
 				if err != nil {
 					failures <- fmt.Errorf("client %d, stage %d: %w", i, stage, err)
