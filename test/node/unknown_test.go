@@ -97,6 +97,14 @@ func TestUnknownIdsAreNotFoundExceptWhereGoneMeansDone(t *testing.T) {
 			_, err := d.PortForward(ctx, &criapi.PortForwardRequest{PodSandboxId: id})
 			return err
 		}},
+		"PodSandboxStats": {codes.NotFound, func(ctx context.Context) error {
+			_, err := d.PodSandboxStats(ctx, &criapi.PodSandboxStatsRequest{PodSandboxId: id})
+			return err
+		}},
+		"PodSandboxStats of no id": {codes.NotFound, func(ctx context.Context) error {
+			_, err := d.PodSandboxStats(ctx, &criapi.PodSandboxStatsRequest{})
+			return err
+		}},
 		"ContainerStats": {codes.NotFound, func(ctx context.Context) error {
 			_, err := d.ContainerStats(ctx, &criapi.ContainerStatsRequest{ContainerId: id})
 			return err

@@ -8,6 +8,7 @@
 //	actor overwrite PATTERN TIME                                  write to programs of other processes
 //	actor swap A B TIME                                           exchange two names without pause
 //	actor sockets                                                 connect to every abstract socket
+//	actor threads COUNT                                           have many threads, and sleep
 package main
 
 import (
@@ -17,7 +18,7 @@ import (
 
 func main() {
 	verbs := map[string]func([]string) error{
-		"lines": lines, "flood": flood, "fds": descriptors, "overwrite": overwrite, "swap": swap, "sockets": sockets,
+		"lines": lines, "flood": flood, "fds": descriptors, "overwrite": overwrite, "swap": swap, "sockets": sockets, "threads": threads,
 	}
 	if len(os.Args) < 2 || verbs[os.Args[1]] == nil {
 		fmt.Fprintf(os.Stderr, "actor: unknown verb in %q\n", os.Args)
