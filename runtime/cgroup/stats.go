@@ -83,8 +83,14 @@ type reader struct {
 
 var readers = sync.Pool{New: func() any { return &reader{buffer: make([]byte, 16<<10)} }}
 
-// read gives the text of a file. It is valid until the next read.
-func (r *reader) read(name string) (string, error) {
+// read gives the text of a file of values. The kernel gives such a file in one
+// piece, so the first read that does not fill the buffer is the last.
+func (r *reader) read(name string) (string, error) { return r.text(name, false) }
+
+// list gives the text of a file of processes or threads, which comes in pieces.
+func (r *reader) list(name string) (string, error) { return r.text(name, true) }
+
+func (r *reader) text(name string, pieces bool) (string, error) {
 	fd, err := unix.Openat(r.dir, name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return "", &fileError{name, err}
@@ -100,6 +106,9 @@ func (r *reader) read(name string) (string, error) {
 			return string(r.buffer[:used]), nil
 		default:
 			used += n
+			if !pieces && used < len(r.buffer) {
+				return string(r.buffer[:used]), nil
+			}
 		}
 		if used == len(r.buffer) {
 			r.buffer = append(r.buffer, make([]byte, len(r.buffer))...)
@@ -272,7 +281,10 @@ func (r *reader) processes(s *spec.Stats) error {
 		s.Processes = uint64(len(pids))
 		return err
 	}
-	text, _, err = r.optional("cgroup.procs")
+	text, err = r.list("cgroup.procs")
+	if missing(err) {
+		return nil
+	}
 	s.Processes = uint64(strings.Count(text, "\n"))
 	return err
 }
@@ -284,7 +296,7 @@ func (g *Group) Threads() (uint64, error) {
 		r := readers.Get().(*reader)
 		defer readers.Put(r)
 		r.dir = dir
-		text, err := r.read(name + "/cgroup.threads")
+		text, err := r.list(name + "/cgroup.threads")
 		n += uint64(strings.Count(text, "\n"))
 		return err
 	})

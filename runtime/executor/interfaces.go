@@ -75,8 +75,19 @@ func (c *counters) read(net *os.File) (string, error) {
 		}
 		c.file = file
 	}
-	text, err := io.ReadAll(io.NewSectionReader(c.file, 0, maxTable))
-	return string(text), err
+	var text strings.Builder
+	var buffer [4096]byte // what the kernel gives at once
+	for text.Len() < maxTable {
+		n, err := c.file.ReadAt(buffer[:], int64(text.Len()))
+		text.Write(buffer[:n])
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+	return text.String(), nil
 }
 
 // openIn opens a file of procfs as it is in a network namespace.
