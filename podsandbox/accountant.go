@@ -19,6 +19,9 @@ const (
 	// recount is when a layer is counted again though its container did
 	// nothing: something may have been written from outside.
 	recount = 10 * time.Minute
+	// settle is when what was written is on the disk: only then is it known
+	// what it takes there.
+	settle = 40 * time.Second
 	// countLimit ends a count that would take for ever, as when somebody makes
 	// files faster than they are counted.
 	countLimit = 10 * time.Minute
@@ -88,15 +91,20 @@ func (p *Pods) lookAtUsage() {
 
 // tick takes a sample and tells whether the layer is to be counted. Where no
 // processor time was used, nothing can have been written, and the old figure
-// is still that of now.
+// is still that of now; only once, when all is on the disk, it is looked at
+// again.
 func (m *meter) tick(now time.Time, used uint64) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if used > m.cpu.newest {
+		m.active = now
+	}
 	m.cpu.observe(sample{now, used})
+	settled := now.Sub(m.active) < settle || m.counted.Sub(m.active) >= settle
 	switch {
 	case m.queued:
 		return false
-	case !m.counted.IsZero() && used == m.idleAt && now.Sub(m.counted) < recount:
+	case !m.counted.IsZero() && used == m.idleAt && settled && now.Sub(m.counted) < recount:
 		m.writable.At = now
 		return false
 	case now.Before(m.notUntil):

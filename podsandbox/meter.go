@@ -20,6 +20,7 @@ type meter struct {
 	// there is none yet.
 	writable spec.DiskUsage
 	queued   bool      // a count is asked for or at work
+	active   time.Time // when processor time was last seen to grow
 	counted  time.Time // when a complete one began
 	idleAt   uint64    // processor time used by then
 	notUntil time.Time // when the next may begin
@@ -29,7 +30,7 @@ type meter struct {
 func (m *meter) begin(at time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.cpu = rate{base: sample{at: at}, last: sample{at: at}}
+	m.cpu, m.active = rate{base: sample{at: at}, last: sample{at: at}}, at
 }
 
 // see takes note of a measurement. It gives the processor time used per second

@@ -266,16 +266,20 @@ func TestWritableLayersAreCountedInTheBackground(t *testing.T) {
 			t.Fatalf("after the count: %+v", first)
 		}
 
+		time.Sleep(settle / 2)
+		counts("of an idle container after a moment", 1)
 		time.Sleep(2 * time.Minute)
-		counts("of an idle container after two minutes", 1)
+		counts("of an idle container, when all is on the disk,", 2)
 		if u := figure(); u.Bytes != 4096 || !u.At.After(first.At) {
 			t.Errorf("an unchanged layer is shown as %+v, before %+v", u, first)
 		}
 		l.use(l.group("a/web"), spec.Stats{CPU: spec.CPU{Nanos: 1}})
 		time.Sleep(usagePace)
-		counts("after it did something", 2)
+		counts("after it did something", 3)
+		time.Sleep(2 * settle)
+		counts("and when that is on the disk", 4)
 		time.Sleep(recount)
-		counts("after a long time", 3)
+		counts("after a long time", 5)
 
 		// What cannot be counted to its end is at least so much.
 		l.world.fail["Writable"] = errors.New("a folder was moved")

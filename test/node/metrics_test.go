@@ -167,7 +167,7 @@ func TestMetricsOfAContainerAreThereWithTheLabelsOfTheirDescriptors(t *testing.T
 	config.Linux.Resources = resources
 	began := time.Now()
 	c := p.run(config)
-	c.exec("sh", "-c", "for i in 1 2 3 4 5 6 7 8 9 10; do echo hi >> /inode_test_file_$i; done; sync")
+	c.exec("sh", "-c", "for i in 1 2 3 4 5 6 7 8 9 10; do echo hi >> /inode_test_file_$i; done")
 
 	keys := d.descriptors()
 	m := p.metrics()

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"cri-mini/internal/testtool"
@@ -66,7 +67,7 @@ func TestNetworkOfAPodIsWhatWentThroughIt(t *testing.T) {
 	receiver, sender := d.runPod("receiver"), d.runPod("sender")
 	defer receiver.remove()
 	defer sender.remove()
-	to := receiver.run(containerConfig("c", "sh", "-c", "nc -l -p 9000 > /dev/null; exec sleep 1000"))
+	to := receiver.run(containerConfig("c", "sh", "-c", "sleep 1000 | nc -l -p 9000 > /dev/null; exec sleep 1000"))
 	from := sender.run(containerConfig("c", "sleep", "1000"))
 	address := receiver.ip()
 	before := receiver.stats().Network.GetDefaultInterface().GetRxBytes().GetValue()
@@ -135,6 +136,11 @@ func TestWritableLayerIsShownWithoutWaitingForIt(t *testing.T) {
 	defer p.remove()
 	c := p.run(containerConfig("c", "sleep", "1000"))
 	upper := filepath.Join(d.root(), "containers", c.id, "upper")
+	top, err := os.Open(upper)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer top.Close()
 	du := func() (bytes, inodes uint64) {
 		t.Helper()
 		ask := func(flag string) uint64 {
@@ -156,7 +162,11 @@ func TestWritableLayerIsShownWithoutWaitingForIt(t *testing.T) {
 		return w.GetUsedBytes().GetValue() == bytes && w.GetInodesUsed().GetValue() == inodes
 	}
 	eventually(t, "the layer of a fresh container is known", agrees)
-	c.exec("sh", "-c", "mkdir /data; head -c 4000000 /dev/zero > /data/x; ln /data/x /data/y; for i in 1 2 3 4 5; do echo $i > /data/$i; done; rm /bin/wc; sync")
+	c.exec("sh", "-c", "mkdir /data; head -c 4000000 /dev/zero > /data/x; ln /data/x /data/y; for i in 1 2 3 4 5; do echo $i > /data/$i; done; rm /bin/wc")
+	if err := unix.Syncfs(int(top.Fd())); err != nil { // a file may take more once it is on the disk
+		t.Fatal(err)
+	}
+	c.exec("true")
 	if bytes, _ := du(); bytes < 4000000 {
 		t.Fatalf("du sees %d bytes", bytes)
 	}
