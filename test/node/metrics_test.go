@@ -13,9 +13,9 @@ import (
 	"cri-mini/internal/enclosure"
 )
 
-// known are the metrics that suites and dashboards ask for, with what they
+// cadvisors are the metrics that suites and dashboards ask for, with what they
 // need to be measured. Newer ones of the upstream suite want all 56.
-var known = map[string]string{
+var cadvisors = map[string]string{
 	"container_blkio_device_usage_total":               "io traffic",
 	"container_cpu_cfs_periods_total":                  "cpu",
 	"container_cpu_cfs_throttled_periods_total":        "cpu",
@@ -141,12 +141,12 @@ func (c *container) metric(name string) uint64 {
 func TestMetricDescriptorsAreThoseThatSuitesKnow(t *testing.T) {
 	d := start(t)
 	got := d.descriptors()
-	for name := range known {
+	for name := range cadvisors {
 		if got[name] == nil {
 			t.Errorf("no descriptor of %s", name)
 		}
 	}
-	if len(got) != len(known) || len(known) != 56 {
+	if len(got) != len(cadvisors) || len(cadvisors) != 56 {
 		t.Errorf("%d descriptors, want 56: %v", len(got), slices.Sorted(maps.Keys(got)))
 	}
 }
@@ -187,7 +187,7 @@ func TestMetricsOfAContainerAreThereWithTheLabelsOfTheirDescriptors(t *testing.T
 		}
 		series[one] = true
 	}
-	for name, need := range known {
+	for name, need := range cadvisors {
 		controller, more, _ := strings.Cut(need, " ")
 		switch _, there := found[name]; {
 		case !have[controller] && there:
