@@ -2,6 +2,8 @@ package cri
 
 import (
 	"context"
+	"math"
+	"strconv"
 	"time"
 
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -32,9 +34,13 @@ func (s *Server) StartContainer(ctx context.Context, r *criapi.StartContainerReq
 }
 
 func (s *Server) StopContainer(ctx context.Context, r *criapi.StopContainerRequest) (*criapi.StopContainerResponse, error) {
+	grace, err := seconds(r.Timeout)
+	if err != nil {
+		return nil, err
+	}
 	c, err := s.Pods.Container(r.ContainerId)
 	if err == nil {
-		err = c.Stop(ctx, time.Duration(max(r.Timeout, 0))*time.Second)
+		err = c.Stop(ctx, grace)
 	}
 	if err := gone(err); err != nil {
 		return nil, err
@@ -53,6 +59,12 @@ func (s *Server) UpdateContainerResources(ctx context.Context, r *criapi.UpdateC
 	c, err := s.Pods.Container(r.ContainerId)
 	if err != nil {
 		return nil, rpcError(err)
+	}
+	if r.Windows != nil {
+		return nil, invalidArgument("windows", "", "is not for a Linux node")
+	}
+	for key, value := range r.Annotations { // options of an update, of which we know none
+		return nil, invalidArgument("annotations["+key+"]", value, "is no option of an update")
 	}
 	if r.Linux != nil {
 		if err := c.Update(ctx, r.Linux); err != nil {
@@ -138,6 +150,14 @@ func containerStatus(c podsandbox.ContainerStatus) *criapi.ContainerStatus {
 		User:        &criapi.ContainerUser{Linux: c.User},
 		StopSignal:  c.StopSignal,
 	}
+}
+
+// seconds is a timeout of a request. More than fits is for ever.
+func seconds(timeout int64) (time.Duration, error) {
+	if timeout < 0 {
+		return 0, invalidArgument("timeout", strconv.FormatInt(timeout, 10), "must not be negative")
+	}
+	return time.Duration(min(timeout, math.MaxInt64/int64(time.Second))) * time.Second, nil
 }
 
 // nanos is 0 for a moment that has not come, not the year 1.

@@ -23,7 +23,7 @@ func code(err error) codes.Code {
 		return codes.NotFound
 	case errors.Is(err, podsandbox.ErrExists):
 		return codes.AlreadyExists
-	case errors.Is(err, podsandbox.ErrInvalid), errors.Is(err, podsandbox.ErrAmbiguous), errors.Is(err, reference.ErrInvalid):
+	case errors.Is(err, podsandbox.ErrInvalid), errors.Is(err, podsandbox.ErrInvalidNetwork), errors.Is(err, podsandbox.ErrAmbiguous), errors.Is(err, reference.ErrInvalid):
 		return codes.InvalidArgument
 	case errors.Is(err, podsandbox.ErrFailedPrecondition):
 		return codes.FailedPrecondition

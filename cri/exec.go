@@ -3,7 +3,6 @@ package cri
 import (
 	"context"
 	"strconv"
-	"time"
 
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -15,10 +14,11 @@ func (s *Server) ExecSync(ctx context.Context, r *criapi.ExecSyncRequest) (*cria
 	if err != nil {
 		return nil, err
 	}
-	if r.Timeout < 0 {
-		return nil, invalidArgument("timeout", strconv.FormatInt(r.Timeout, 10), "must not be negative")
+	timeout, err := seconds(r.Timeout)
+	if err != nil {
+		return nil, err
 	}
-	stdout, stderr, exit, err := c.ExecSync(ctx, r.Cmd, time.Duration(r.Timeout)*time.Second)
+	stdout, stderr, exit, err := c.ExecSync(ctx, r.Cmd, timeout)
 	if err != nil {
 		return nil, rpcError(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,10 +19,11 @@ import (
 )
 
 func (s *Server) PullImage(ctx context.Context, r *criapi.PullImageRequest) (*criapi.PullImageResponse, error) {
-	if handler := r.GetImage().GetRuntimeHandler(); handler != "" && !s.hasHandler(handler) {
-		return nil, invalidArgument("image.runtime_handler", handler, "no such handler")
+	name, err := s.imageName("image", r.Image)
+	if err != nil {
+		return nil, err
 	}
-	img, err := s.Images.Pull(ctx, r.GetImage().GetImage(), image.PullOptions{Auth: credentials(r.Auth)})
+	img, err := s.Images.Pull(ctx, name, image.PullOptions{Auth: credentials(r.Auth)})
 	if err != nil {
 		return nil, pullError(err)
 	}
@@ -52,7 +54,11 @@ func credentials(a *criapi.AuthConfig) *image.Auth {
 }
 
 func (s *Server) ImageStatus(_ context.Context, r *criapi.ImageStatusRequest) (*criapi.ImageStatusResponse, error) {
-	img, err := s.Images.Get(r.GetImage().GetImage())
+	name, err := s.imageName("image", r.Image)
+	if err != nil {
+		return nil, err
+	}
+	img, err := s.Images.Get(name)
 	if errors.Is(err, image.ErrNotFound) {
 		return &criapi.ImageStatusResponse{}, nil // no error, says the interface
 	}
@@ -73,7 +79,11 @@ func (s *Server) ImageStatus(_ context.Context, r *criapi.ImageStatusRequest) (*
 }
 
 func (s *Server) ListImages(_ context.Context, r *criapi.ListImagesRequest) (*criapi.ListImagesResponse, error) {
-	if name := r.GetFilter().GetImage().GetImage(); name != "" {
+	if wanted := r.GetFilter().GetImage(); wanted.GetImage() != "" || wanted.GetRuntimeHandler() != "" {
+		name, err := s.imageName("filter.image", wanted)
+		if err != nil {
+			return nil, err
+		}
 		img, err := s.Images.Get(name)
 		if errors.Is(err, image.ErrNotFound) {
 			return &criapi.ListImagesResponse{}, nil
@@ -91,7 +101,11 @@ func (s *Server) ListImages(_ context.Context, r *criapi.ListImagesRequest) (*cr
 }
 
 func (s *Server) RemoveImage(_ context.Context, r *criapi.RemoveImageRequest) (*criapi.RemoveImageResponse, error) {
-	if err := s.Images.Remove(r.GetImage().GetImage()); err != nil && !errors.Is(err, image.ErrNotFound) {
+	name, err := s.imageName("image", r.Image)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Images.Remove(name); err != nil && !errors.Is(err, image.ErrNotFound) {
 		return nil, rpcError(err)
 	}
 	return &criapi.RemoveImageResponse{}, nil
@@ -122,13 +136,20 @@ func (s *Server) ImageFsInfo(context.Context, *criapi.ImageFsInfoRequest) (*cria
 // system that this path is on.
 func (s *Server) mountpoint() string { return filepath.Clean(s.Node.Root) }
 
-func (s *Server) hasHandler(name string) bool {
-	for _, h := range s.Node.Handlers {
-		if h.Name == name {
-			return true
-		}
+// imageName is what a request calls an image. Images are the same for all
+// handlers; the annotations are the pod's and choose nothing.
+func (s *Server) imageName(field string, spec *criapi.ImageSpec) (string, error) {
+	if handler := spec.GetRuntimeHandler(); handler != "" && !s.hasHandler(handler) {
+		return "", invalidArgument(field+".runtime_handler", handler, "no such handler")
 	}
-	return false
+	if spec.GetImage() == "" {
+		return "", invalidArgument(field+".image", "", "is missing")
+	}
+	return spec.Image, nil
+}
+
+func (s *Server) hasHandler(name string) bool {
+	return slices.ContainsFunc(s.Node.Handlers, func(h *criapi.RuntimeHandler) bool { return h.Name == name })
 }
 
 func imageMessage(img image.Image) *criapi.Image {

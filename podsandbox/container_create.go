@@ -121,8 +121,16 @@ func (b *birth) allowed() error {
 	if other := b.s.named(b.config.Metadata); other != nil {
 		return fmt.Errorf("%w with id %s", ErrExists, other.ID)
 	}
-	if h := b.config.GetImage().GetRuntimeHandler(); h != "" && h != b.s.handler {
-		return &InvalidError{Field: "config.image.runtime_handler", Value: h, Reason: "is not that of the pod"}
+	if err := b.checkImage("config.image", b.config.Image); err != nil {
+		return err
+	}
+	for i, m := range b.config.Mounts {
+		if m.GetImage() == nil {
+			continue
+		}
+		if err := b.checkImage(fmt.Sprintf("config.mounts[%d].image", i), m.Image); err != nil {
+			return &plan.ImageVolumeError{Cause: err}
+		}
 	}
 	return b.checkTarget()
 }
@@ -150,7 +158,7 @@ func (b *birth) checkTarget() error {
 // gather looks up on the node what the request names.
 func (b *birth) gather(ctx context.Context, remains spec.Container) error {
 	p := b.s.pods
-	layers, err := b.findImage("config.image.image", b.config.GetImage().GetImage(), &b.image)
+	layers, err := b.findImage(b.config.GetImage().GetImage(), &b.image)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 
+	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
 	"cri-mini/image"
 	"cri-mini/podsandbox/plan"
 	"cri-mini/runtime/spec"
@@ -21,12 +23,20 @@ func wishes(c image.Config) plan.Image {
 	}
 }
 
-// findImage finds the image that a field names, by id or name, and keeps it
-// from being removed.
-func (b *birth) findImage(field, name string, found *image.Image) ([]spec.Layer, error) {
-	if name == "" {
-		return nil, &InvalidError{Field: field, Reason: "is missing"}
+// checkImage checks what a request says of an image besides its name. Images are
+// the same for all handlers.
+func (b *birth) checkImage(field string, i *criapi.ImageSpec) error {
+	if h := i.GetRuntimeHandler(); h != "" && h != b.s.handler {
+		return &InvalidError{Field: field + ".runtime_handler", Value: h, Reason: "is not that of the pod"}
 	}
+	if i.GetImage() == "" {
+		return &InvalidError{Field: field + ".image", Reason: "is missing"}
+	}
+	return nil
+}
+
+// findImage finds an image by id or name and keeps it from being removed.
+func (b *birth) findImage(name string, found *image.Image) ([]spec.Layer, error) {
 	images := b.s.pods.opt.Images
 	var err error
 	if *found, err = images.Get(name); err != nil {
@@ -61,7 +71,7 @@ func (b *birth) findVolumes() error {
 		}
 		var found image.Image
 		field := fmt.Sprintf("config.mounts[%d].image.image", i)
-		layers, err := b.findImage(field, m.Image.Image, &found)
+		layers, err := b.findImage(m.Image.Image, &found)
 		if errors.Is(err, ErrNotFound) {
 			err = fmt.Errorf("%s: %w (it must be pulled first)", field, err)
 		}

@@ -3,6 +3,7 @@ package podsandbox
 import (
 	"errors"
 
+	"cri-mini/podsandbox/network"
 	"cri-mini/podsandbox/plan"
 )
 
@@ -13,6 +14,8 @@ var (
 	ErrAmbiguous = errors.New("matches more than one")
 	// ErrInvalid is what every *InvalidError is: bad input.
 	ErrInvalid = plan.ErrInvalid
+	// ErrInvalidNetwork is the same, said by the network.
+	ErrInvalidNetwork = network.ErrInvalid
 	// ErrFailedPrecondition is a request that makes no sense in the present
 	// state, like an exec in a container that has ended.
 	ErrFailedPrecondition = errors.New("not possible in this state")

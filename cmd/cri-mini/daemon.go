@@ -255,7 +255,7 @@ func (d *daemon) node() cri.Node {
 			RecursiveReadOnlyMounts: true,
 			UserNamespaces:          true,
 		}}},
-		Features: &criapi.RuntimeFeatures{SupplementalGroupsPolicy: true},
+		Features: &criapi.RuntimeFeatures{SupplementalGroupsPolicy: true, MountOptions: true},
 		Probed:   probe(d.Root),
 	}
 	if m := semantic.FindStringSubmatch(version); m != nil {

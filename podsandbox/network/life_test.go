@@ -294,7 +294,7 @@ func TestPodCIDRCanChangeUnderLivingPods(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"", "10.0.0.0", "10.0.0.0/31", "10.0.0.0/24,10.1.0.0/24", "10.0.0.0/24;fd00::/64"} {
-		if err := n.SetPodCIDR(bad); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("pod CIDR %q", bad)) {
+		if err := n.SetPodCIDR(bad); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), fmt.Sprintf("pod CIDR %q", bad)) {
 			t.Errorf("SetPodCIDR(%q): %v; want an error that quotes it", bad, err)
 		}
 	}

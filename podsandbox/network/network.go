@@ -262,5 +262,6 @@ func (n *Network) Result(podID string) (Result, bool) {
 
 // SetPodCIDR changes the subnets from which pods get addresses: one, or two
 // with a comma between them, one of each address family. Pods that have
-// addresses keep them. The external form has its own addresses.
+// addresses keep them. The external form has its own addresses. What is no
+// subnet is ErrInvalid.
 func (n *Network) SetPodCIDR(cidr string) error { return n.builtin.setPodCIDR(cidr) }

@@ -41,7 +41,7 @@ func (n *Network) setup(ctx context.Context, pod Pod) (Result, error) {
 	}
 	ports, err := hostPorts(pod.Ports)
 	if err != nil {
-		return Result{}, err
+		return Result{}, invalidError{err}
 	}
 	via, err := n.form()
 	if err != nil {

@@ -99,7 +99,7 @@ func (f *builtin) parse(cidr string) ([]netip.Prefix, error) {
 func (f *builtin) setPodCIDR(cidr string) error {
 	subnets, err := f.parse(cidr)
 	if err != nil {
-		return err
+		return invalidError{err}
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

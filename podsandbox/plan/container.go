@@ -146,6 +146,9 @@ func checkContainer(r Request) error {
 	if security.GetPrivileged() && !r.Pod.GetLinux().GetSecurityContext().GetPrivileged() {
 		return invalid("linux.security_context.privileged", true, "the pod is not privileged")
 	}
+	if err := inherited(security.GetNamespaceOptions(), r.Sandbox); err != nil {
+		return err
+	}
 	if err := checkPaths("linux.security_context.masked_paths", security.GetMaskedPaths()); err != nil {
 		return err
 	}

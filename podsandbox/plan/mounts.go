@@ -84,6 +84,10 @@ func mount(r Request, i int) (spec.Mount, error) {
 		if err != nil {
 			return m, err
 		}
+		// Another mapping would show the pod owners that nobody meant.
+		if r.Sandbox.IDs == nil || *ids != *r.Sandbox.IDs {
+			return m, invalid(field("uidMappings"), mappingText(asked.UidMappings[0]), "is not the mapping of the pod")
+		}
 		m.IDs = ids
 	}
 	if asked.GetImage() != nil {

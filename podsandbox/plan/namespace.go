@@ -29,6 +29,9 @@ func namespaces(s *spec.Sandbox, o *criapi.NamespaceOption) error {
 	default:
 		return invalid(nsField+"pid", o.GetPid(), "is not possible for a pod")
 	}
+	if o.GetTargetId() != "" {
+		return invalid(nsField+"target_id", o.TargetId, "is not possible for a pod")
+	}
 	if s.IDs, err = userNamespace(o.GetUsernsOptions()); err != nil {
 		return err
 	}
@@ -106,6 +109,41 @@ func oneMapping(field string, list []*criapi.IDMapping) (spec.IDMapping, error) 
 // mappingText writes a mapping as /proc/pid/uid_map does.
 func mappingText(m *criapi.IDMapping) string {
 	return fmt.Sprintf("%d %d %d", m.ContainerId, m.HostId, m.Length)
+}
+
+// inherited checks what a container asks of the namespaces that it has from its
+// pod. POD, which is also what is asked by saying nothing, fits every pod.
+func inherited(o *criapi.NamespaceOption, s spec.Sandbox) error {
+	for _, n := range []struct {
+		field string
+		asked criapi.NamespaceMode
+		host  bool
+	}{{"network", o.GetNetwork(), s.HostNetwork}, {"ipc", o.GetIpc(), s.HostIPC}} {
+		node, err := podOrNode(n.field, n.asked)
+		if err != nil {
+			return err
+		}
+		if node && !n.host {
+			return invalid(nsField+n.field, n.asked, "the pod has one of its own")
+		}
+	}
+	if o.GetTargetId() != "" && o.GetPid() != criapi.NamespaceMode_TARGET {
+		return invalid(nsField+"target_id", o.TargetId, "needs pid TARGET, not %s", o.GetPid())
+	}
+	u := o.GetUsernsOptions()
+	if u == nil {
+		return nil
+	}
+	ids, err := userNamespace(u)
+	switch {
+	case err != nil:
+		return err
+	case ids == nil && s.IDs != nil:
+		return invalid(nsField+"userns_options.mode", u.Mode, "the pod has users of its own")
+	case ids != nil && (s.IDs == nil || *ids != *s.IDs):
+		return invalid(nsField+"userns_options.uids", mappingText(u.Uids[0]), "is not the mapping of the pod")
+	}
+	return nil
 }
 
 // pidMode says whose processes the container sees.

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"math"
 	"net/netip"
 	"regexp"
 	"strings"
@@ -76,9 +77,32 @@ func checkPod(cfg *criapi.PodSandboxConfig) error {
 	if err := checkPorts(cfg.PortMappings); err != nil {
 		return err
 	}
-	security := cfg.GetLinux().GetSecurityContext()
-	if g := security.GetRunAsGroup(); g != nil && security.GetRunAsUser() == nil {
-		return invalid("linux.security_context.run_as_group", g.Value, "needs run_as_user")
+	return checkPodUser(cfg.GetLinux().GetSecurityContext())
+}
+
+// checkPodUser checks what is said of the processes of the sandbox itself. It
+// says nothing of the containers, and of the user's programs there is none.
+func checkPodUser(s *criapi.LinuxSandboxSecurityContext) error {
+	if g := s.GetRunAsGroup(); g != nil && s.GetRunAsUser() == nil {
+		return invalid(securityField+"run_as_group", g.Value, "needs run_as_user")
+	}
+	policy := s.GetSupplementalGroupsPolicy()
+	if _, known := criapi.SupplementalGroupsPolicy_name[int32(policy)]; !known {
+		return invalid(securityField+"supplemental_groups_policy", policy, "is unknown")
+	}
+	ids := map[string][]int64{"supplemental_groups": s.GetSupplementalGroups()}
+	if u := s.GetRunAsUser(); u != nil {
+		ids["run_as_user"] = []int64{u.Value}
+	}
+	if g := s.GetRunAsGroup(); g != nil {
+		ids["run_as_group"] = []int64{g.Value}
+	}
+	for field, values := range ids {
+		for _, id := range values {
+			if id < 0 || id > math.MaxInt32 {
+				return invalid(securityField+field, id, "is not between 0 and %d", math.MaxInt32)
+			}
+		}
 	}
 	return nil
 }
@@ -127,7 +151,7 @@ func checkPorts(ports []*criapi.PortMapping) error {
 		if p.HostIp == "" {
 			continue
 		}
-		if _, err := netip.ParseAddr(p.HostIp); err != nil {
+		if ip, err := netip.ParseAddr(p.HostIp); err != nil || ip.Zone() != "" {
 			return invalid(at("config.port_mappings", i, "host_ip"), p.HostIp, "is not an IP address")
 		}
 	}

@@ -451,6 +451,45 @@ func TestUserNamespace(t *testing.T) {
 	}
 }
 
+func TestVolumesInAUserNamespaceShowItsOwners(t *testing.T) {
+	ids := &spec.IDMapping{Host: 100000, Length: 65536}
+	n := newNode(t, spec.Sandbox{IDs: ids})
+	host, image := t.TempDir(), t.TempDir()
+	for _, dir := range []string{host, image} {
+		if err := os.MkdirAll(filepath.Join(dir, "deep"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "deep/file"), []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chown(filepath.Join(dir, "deep/file"), 7, 8); err != nil {
+			t.Fatal(err)
+		}
+	}
+	layers := []spec.Layer{{Path: image, Form: spec.DirectoryLayer}}
+	got := n.run("a", "ls -ln /host/deep/file /image/deep/file /part/file; cat /part/file; touch /host/new /image/new", func(s *spec.Container) {
+		s.Rootfs.IDs = ids
+		s.Mounts = []spec.Mount{
+			{Kind: spec.BindMount, Source: host, Target: "/host", IDs: ids},
+			{Kind: spec.ImageMount, Layers: layers, Target: "/image", ReadOnly: true, IDs: ids},
+			{Kind: spec.ImageMount, Layers: layers, Target: "/part", SubPath: "deep", ReadOnly: true, IDs: ids, NoExec: true},
+		}
+		s.Process.Args = append(s.Process.Args[:2:2], s.Process.Args[2]+"; true")
+	})
+	for _, line := range strings.Split(got, "\n")[:3] {
+		if fields := strings.Fields(line); len(fields) < 4 || fields[2] != "7" || fields[3] != "8" {
+			t.Errorf("%q, want the owners 7 and 8", line)
+		}
+	}
+	if !strings.Contains(got, "/image/new: Read-only") {
+		t.Errorf("inside:\n%s", got)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(filepath.Join(host, "new"), &st); err != nil || st.Uid != 0 {
+		t.Errorf("what root of the pod made belongs to %d, %v; want root, as the folder does", st.Uid, err)
+	}
+}
+
 func TestDaemonComesBackAndFindsItsContainers(t *testing.T) {
 	n := newNode(t, spec.Sandbox{})
 	s := n.container("a", func(s *spec.Container) { s.Stdin = true }, "sh", "-c", "echo one; read x; echo $x; exit 5")

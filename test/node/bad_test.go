@@ -144,7 +144,10 @@ func TestBadPodsAreRefused(t *testing.T) {
 			_, err := d.UpdateRuntimeConfig(d.context(), &criapi.UpdateRuntimeConfigRequest{
 				RuntimeConfig: &criapi.RuntimeConfig{NetworkConfig: &criapi.NetworkConfig{PodCidr: "10.0.0.0/99"}}})
 			return err
-		}, codes.Unknown, []string{"10.0.0.0/99"}},
+		}, invalid, []string{"pod CIDR", "10.0.0.0/99"}},
+		d.badPod("port of two containers", invalid, func(c *criapi.PodSandboxConfig) {
+			c.PortMappings = []*criapi.PortMapping{{ContainerPort: 80, HostPort: 8097}, {ContainerPort: 81, HostPort: 8097}}
+		}, "port_mappings[1]", "8097", "80 and to 81"),
 	})
 	good.remove()
 	check()
