@@ -11,6 +11,8 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"cri-mini/image"
 )
 
 // A list and a status are two views of one thing.
@@ -178,18 +180,29 @@ func TestFieldsThatCannotBeKeptAreRefused(t *testing.T) {
 			return err
 		}
 	}
-	image := func(spec *criapi.ImageSpec) map[string]func() error {
-		return map[string]func() error{
-			"pull":   func() error { _, err := w.PullImage(ctx, &criapi.PullImageRequest{Image: spec}); return err },
-			"status": func() error { _, err := w.ImageStatus(ctx, &criapi.ImageStatusRequest{Image: spec}); return err },
-			"remove": func() error { _, err := w.RemoveImage(ctx, &criapi.RemoveImageRequest{Image: spec}); return err },
-		}
+	pull := func(spec *criapi.ImageSpec) func() error {
+		return func() error { _, err := w.PullImage(ctx, &criapi.PullImageRequest{Image: spec}); return err }
 	}
-	type bad struct {
+	look := func(spec *criapi.ImageSpec) func() error {
+		return func() error { _, err := w.ImageStatus(ctx, &criapi.ImageStatusRequest{Image: spec}); return err }
+	}
+	remove := func(spec *criapi.ImageSpec) func() error {
+		return func() error { _, err := w.RemoveImage(ctx, &criapi.RemoveImageRequest{Image: spec}); return err }
+	}
+	for name, c := range map[string]struct {
 		call func() error
 		want string
-	}
-	table := map[string]bad{
+	}{
+		"create without config": {func() error {
+			_, err := w.CreateContainer(ctx, &criapi.CreateContainerRequest{PodSandboxId: pod})
+			return err
+		}, `config ""`},
+		"pull with a handler":     {pull(kata), `image.runtime_handler "kata"`},
+		"status with a handler":   {look(kata), `image.runtime_handler "kata"`},
+		"remove with a handler":   {remove(kata), `image.runtime_handler "kata"`},
+		"pull without an image":   {pull(nil), `image.image ""`},
+		"status without an image": {look(nil), `image.image ""`},
+		"remove without an image": {remove(nil), `image.image ""`},
 		"update for windows": {func() error {
 			_, err := w.UpdateContainerResources(ctx, &criapi.UpdateContainerResourcesRequest{ContainerId: id, Windows: &criapi.WindowsContainerResources{CpuShares: 1}})
 			return err
@@ -208,14 +221,7 @@ func TestFieldsThatCannotBeKeptAreRefused(t *testing.T) {
 		}, `filter.image.runtime_handler "kata"`},
 		"volume with a handler": {volume(kata), `ImageVolumeMountFailed: config.mounts[0].image.runtime_handler "kata"`},
 		"volume without a name": {volume(&criapi.ImageSpec{}), `ImageVolumeMountFailed: config.mounts[0].image.image ""`},
-	}
-	for name, call := range image(kata) {
-		table[name+" with a handler"] = bad{call, `image.runtime_handler "kata"`}
-	}
-	for name, call := range image(nil) {
-		table[name+" without an image"] = bad{call, `image.image ""`}
-	}
-	for name, c := range table {
+	} {
 		t.Run(name, func(t *testing.T) {
 			err := c.call()
 			if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), c.want) {
@@ -274,6 +280,21 @@ func TestVerboseStatusOfAPodTellsItsInit(t *testing.T) {
 		p, err := w.PodSandboxStatus(ctx, &criapi.PodSandboxStatusRequest{PodSandboxId: pod, Verbose: true})
 		if err != nil || !strings.Contains(p.Info["info"], want) {
 			t.Errorf("%v, %v; want %s in it", p.GetInfo(), err, want)
+		}
+	}
+}
+
+func TestImageTellsUserAnnotationsAndPin(t *testing.T) {
+	for user, want := range map[string]*criapi.Image{
+		"1003:1004":     {Uid: &criapi.Int64Value{Value: 1003}},
+		"0":             {Uid: &criapi.Int64Value{}},
+		"www-data:1004": {Username: "www-data"},
+		"":              {},
+	} {
+		got := imageMessage(image.Image{ID: "sha256:1", Size: 7, Config: image.Config{User: user}, Pinned: true, Annotations: map[string]string{"made": "by hand"}})
+		want.Id, want.Size, want.Pinned, want.Spec = "sha256:1", 7, true, &criapi.ImageSpec{Annotations: map[string]string{"made": "by hand"}}
+		if !proto.Equal(got, want) {
+			t.Errorf("user %q: %v, want %v", user, got, want)
 		}
 	}
 }

@@ -1,8 +1,10 @@
 package podsandbox
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -233,6 +235,48 @@ func TestUpdateOfMemoryKeepsTheLimitOnBoth(t *testing.T) {
 		err = c.Update(t.Context(), &criapi.LinuxContainerResources{MemoryLimitInBytes: 160})
 		if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "memory_swap_limit_in_bytes") {
 			t.Errorf("more memory than of both: %v", err)
+		}
+	})
+}
+
+// The kubelet gives each pod a range of its own; if it does not, somebody
+// should know.
+func TestUsersSharedByTwoPodsAreToldToTheLog(t *testing.T) {
+	inBubble(t, func(t *testing.T, l *life) {
+		l.end()
+		var log bytes.Buffer
+		o := l.options()
+		o.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		var err error
+		if l.pods, err = Open(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+		run := func(name string, host, length uint32) string {
+			cfg := podConfig(name)
+			ids := []*criapi.IDMapping{{HostId: host, Length: length}}
+			cfg.Linux.SecurityContext.NamespaceOptions.UsernsOptions = &criapi.UserNamespace{Mode: criapi.NamespaceMode_POD, Uids: ids, Gids: ids}
+			log.Reset()
+			if _, err := l.pods.Run(t.Context(), cfg, ""); err != nil {
+				t.Fatal(err)
+			}
+			return log.String()
+		}
+		if told := run("a", 65536, 65536); told != "" {
+			t.Errorf("of the first pod: %s", told)
+		}
+		if told := run("b", 131072, 65536); told != "" {
+			t.Errorf("of a range right behind: %s", told)
+		}
+		if told := run("c", 131071, 1); !strings.Contains(told, "test/c") || !strings.Contains(told, "test/a") || strings.Contains(told, "test/b") {
+			t.Errorf("of a range in that of a: %q", told)
+		}
+		for _, s := range l.pods.Sandboxes() {
+			if err := l.pods.Stop(t.Context(), s.ID); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if told := run("d", 65536, 65536); strings.Contains(told, "two pods") {
+			t.Errorf("of the range of a pod that is stopped: %s", told)
 		}
 	})
 }

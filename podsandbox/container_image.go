@@ -70,10 +70,9 @@ func (b *birth) findVolumes() error {
 			continue
 		}
 		var found image.Image
-		field := fmt.Sprintf("config.mounts[%d].image.image", i)
 		layers, err := b.findImage(m.Image.Image, &found)
 		if errors.Is(err, ErrNotFound) {
-			err = fmt.Errorf("%s: %w (it must be pulled first)", field, err)
+			err = fmt.Errorf("config.mounts[%d].image.image: %w (it must be pulled first)", i, err)
 		}
 		if err != nil {
 			return &plan.ImageVolumeError{Cause: err}

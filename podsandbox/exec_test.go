@@ -154,3 +154,27 @@ func TestViewOfACallerWhoLeftIsClosed(t *testing.T) {
 		}
 	})
 }
+
+func TestLogOfWhatDoesNotRunIsNotReopened(t *testing.T) {
+	inBubble(t, func(t *testing.T, l *life) {
+		for _, step := range []string{"run a", "create a/web"} {
+			l.do(strings.Fields(step))
+		}
+		reopen := func(when string) {
+			t.Helper()
+			c, err := l.pods.Container(l.id("a/web"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			// Not even asked for, the file cannot appear.
+			if err := c.ReopenLog(t.Context()); !errors.Is(err, ErrFailedPrecondition) || len(l.world.logs) > 0 {
+				t.Errorf("%s: %v, reopened %v; want ErrFailedPrecondition and none", when, err, l.world.logs)
+			}
+		}
+		reopen("before the start")
+		l.do([]string{"start", "a/web"})
+		l.do([]string{"exit", "a/web", "0"})
+		synctest.Wait()
+		reopen("after the end")
+	})
+}

@@ -57,6 +57,7 @@ func (s *Sandbox) run(ctx context.Context, op *operation) error {
 	if err := p.nameFree(nameOf(s.config.Metadata)); err != nil {
 		return err
 	}
+	p.warnOfSharedUsers(s)
 	var back undo.Stack
 	defer back.Run()
 	if err := s.label(); err != nil {
@@ -104,6 +105,25 @@ func (p *Pods) nameFree(n podName) error {
 		return fmt.Errorf("%w with id %s", ErrExists, other.ID)
 	}
 	return nil
+}
+
+// warnOfSharedUsers names the pods whose ids on the node overlap those of a new
+// one. The interface leaves the choice to the kubelet, which gives each pod a
+// range of its own; a range given twice separates the pods less than they
+// think.
+func (p *Pods) warnOfSharedUsers(s *Sandbox) {
+	ours := s.spec.IDs
+	if ours == nil {
+		return
+	}
+	for _, other := range p.Sandboxes() {
+		theirs := other.spec.IDs
+		if theirs == nil || !other.ready() || !ours.Overlaps(*theirs) {
+			continue
+		}
+		p.log.Warn("two pods have the same users on the node", "pod", nameOf(s.config.Metadata), "first", ours.Host, "count", ours.Length,
+			"other", nameOf(other.config.Metadata), "its first", theirs.Host, "its count", theirs.Length)
+	}
 }
 
 func (p *Pods) add(s *Sandbox) {

@@ -258,6 +258,10 @@ func (d *daemon) node() cri.Node {
 		Features: &criapi.RuntimeFeatures{SupplementalGroupsPolicy: true, MountOptions: true},
 		Probed:   probe(d.Root),
 	}
+	if err := d.executor.MapsIDs(d.Root); err != nil {
+		d.log.Warn("pods cannot have users of their own", "err", err)
+		n.Handlers[0].Features.UserNamespaces = false
+	}
 	if m := semantic.FindStringSubmatch(version); m != nil {
 		n.Version = m[1] // the kubelet reads it as semantic versioning
 	}

@@ -451,6 +451,16 @@ func TestUserNamespace(t *testing.T) {
 	}
 }
 
+func TestFileSystemThatMapsNoIDsIsKnown(t *testing.T) {
+	n := newNode(t, spec.Sandbox{})
+	if err := n.MapsIDs(t.TempDir()); err != nil {
+		t.Error(err)
+	}
+	if err := n.MapsIDs("/proc"); err == nil || !strings.Contains(err.Error(), "id-mapped mounts on the file system of /proc") {
+		t.Errorf("of /proc: %v", err)
+	}
+}
+
 func TestVolumesInAUserNamespaceShowItsOwners(t *testing.T) {
 	ids := &spec.IDMapping{Host: 100000, Length: 65536}
 	n := newNode(t, spec.Sandbox{IDs: ids})

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"cri-mini/runtime/boot"
 	"cri-mini/runtime/spec"
 )
@@ -66,4 +68,19 @@ func (e *Executor) userNS(ids spec.IDMapping) (*os.File, error) {
 	}
 	e.users[ids] = f
 	return f, nil
+}
+
+// MapsIDs says why pods with users of their own cannot have the files of a
+// folder; nil when they can.
+func (e *Executor) MapsIDs(dir string) error {
+	f, err := os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	mapped, err := e.mapped(f, spec.IDMapping{Host: 1 << 16, Length: 1 << 16})
+	if err != nil {
+		return err
+	}
+	return mapped.Close()
 }

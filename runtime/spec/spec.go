@@ -44,6 +44,11 @@ type IDMapping struct {
 	Length uint32
 }
 
+// Overlaps says whether some id of the node is in both.
+func (m IDMapping) Overlaps(n IDMapping) bool {
+	return uint64(m.Host) < uint64(n.Host)+uint64(n.Length) && uint64(n.Host) < uint64(m.Host)+uint64(m.Length)
+}
+
 // Container asks for one container in a sandbox.
 type Container struct {
 	ID      string
