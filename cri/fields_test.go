@@ -1,6 +1,7 @@
 package cri
 
 import (
+	"encoding/json"
 	"math"
 	"slices"
 	"strings"
@@ -295,6 +296,49 @@ func TestImageTellsUserAnnotationsAndPin(t *testing.T) {
 		want.Id, want.Size, want.Pinned, want.Spec = "sha256:1", 7, true, &criapi.ImageSpec{Annotations: map[string]string{"made": "by hand"}}
 		if !proto.Equal(got, want) {
 			t.Errorf("user %q: %v, want %v", user, got, want)
+		}
+	}
+}
+
+func TestVerboseAnswersHaveTheKeysThatToolsRead(t *testing.T) {
+	w, ctx := newWorld(t), t.Context()
+	pod := w.pod(t, "a", nil)
+	id := w.container(t, pod, "web", true)
+	p, err := w.PodSandboxStatus(ctx, &criapi.PodSandboxStatusRequest{PodSandboxId: pod, Verbose: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := w.ContainerStatus(ctx, &criapi.ContainerStatusRequest{ContainerId: id, Verbose: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	i, err := w.ImageStatus(ctx, &criapi.ImageStatusRequest{Image: &criapi.ImageSpec{Image: "example.com/app:1"}, Verbose: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := w.Status(ctx, &criapi.StatusRequest{Verbose: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		info map[string]string
+		key  string
+		want []string
+	}{
+		{p.Info, "info", []string{"pid", "config", "runtimeSpec"}},
+		{c.Info, "info", []string{"pid", "sandboxID", "config", "runtimeSpec"}},
+		{i.Info, "info", []string{"config", "layers"}},
+		{s.Info, "config", []string{"rootDir", "stateDir", "cgroupDriver"}},
+		{s.Info, "network", []string{"form"}},
+	} {
+		var object map[string]any
+		if err := json.Unmarshal([]byte(c.info[c.key]), &object); err != nil {
+			t.Errorf("%s of %v: %v", c.key, c.info, err)
+		}
+		for _, key := range c.want {
+			if _, there := object[key]; !there {
+				t.Errorf("no %s in %s", key, c.info[c.key])
+			}
 		}
 	}
 }

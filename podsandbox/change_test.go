@@ -37,7 +37,9 @@ func TestUpdateChangesWhatItNamesAndIsRemembered(t *testing.T) {
 				t.Errorf("%s the limits are %v, want %v", when, got, want)
 			}
 		}
-		if err := update(&criapi.LinuxContainerResources{CpusetCpus: "0-1"}); err != nil {
+		// The kubelet sends the score with every update. What runs keeps the one
+		// it began with, and the status says so.
+		if err := update(&criapi.LinuxContainerResources{CpusetCpus: "0-1", OomScoreAdj: 500}); err != nil {
 			t.Fatal(err)
 		}
 		if got := l.world.updates[id]; got.CpusetCpus != "0-1" || got.CPUShares != 0 {

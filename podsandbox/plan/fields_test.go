@@ -1,6 +1,8 @@
 package plan
 
 import (
+	"reflect"
+	"slices"
 	"testing"
 
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -153,5 +155,27 @@ func TestRootOfALogIsCleaned(t *testing.T) {
 	p, err := Container(r)
 	if err != nil || p.Spec.LogPath != "/var/log/pods/app/0.log" || p.Spec.LogRoot != "/var/log/pods" {
 		t.Errorf("log %q below %q, %v", p.Spec.LogPath, p.Spec.LogRoot, err)
+	}
+}
+
+func TestExecHasTheRightsOfTheFirstProcess(t *testing.T) {
+	r := request()
+	kubelet(&r)
+	p, err := Container(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := p.Spec.Process
+	got, err := Exec(first, []string{"sh"}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := first
+	want.Args, want.Terminal, want.Env = []string{"sh"}, true, append(slices.Clone(first.Env), "TERM=xterm")
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	if !got.NoNewPrivs || len(got.Seccomp) == 0 || *got.OOMScoreAdj != 999 || got.User.UID != 1000 || len(got.User.Groups) < 2 {
+		t.Errorf("the container has not what is to be passed on: %+v", got)
 	}
 }
