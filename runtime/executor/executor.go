@@ -124,11 +124,7 @@ func (e *Executor) Close() error {
 	}
 	e.layers.close()
 	e.initExe.close()
-	e.usersMu.Lock()
-	defer e.usersMu.Unlock()
-	for _, f := range e.users {
-		f.Close()
-	}
+	e.dropUsers()
 	return nil
 }
 

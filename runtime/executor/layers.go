@@ -122,6 +122,7 @@ func (e *Executor) mapped(f *os.File, ids spec.IDMapping) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer users.Close()
 	tree, err := mount.CloneFile(f)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", f.Name(), err)

@@ -121,6 +121,7 @@ func (e *Executor) dress(tree *mount.Tree, m spec.Mount) error {
 		if err != nil {
 			return err
 		}
+		defer users.Close()
 		if err := tree.MapIDs(users); err != nil {
 			return err
 		}

@@ -299,6 +299,9 @@ func (e *Executor) RemoveSandbox(ctx context.Context, id string) error {
 	case err != nil:
 		e.keep(id, s)
 	default:
+		if s.files["user"] != nil {
+			e.dropUsers()
+		}
 		s.close()
 	}
 	return err

@@ -50,12 +50,12 @@ func (h *holder) end() {
 }
 
 // userNS is a user namespace with this mapping, for id-mapped mounts: any one
-// with the same mapping serves.
+// with the same mapping serves. The caller closes it.
 func (e *Executor) userNS(ids spec.IDMapping) (*os.File, error) {
 	e.usersMu.Lock()
 	defer e.usersMu.Unlock()
 	if f := e.users[ids]; f != nil {
-		return f, nil
+		return dup(f)
 	}
 	held, err := hold(ids, 0)
 	if err != nil {
@@ -67,7 +67,18 @@ func (e *Executor) userNS(ids spec.IDMapping) (*os.File, error) {
 		return nil, err
 	}
 	e.users[ids] = f
-	return f, nil
+	return dup(f)
+}
+
+// dropUsers closes the user namespaces that are kept for later mounts. Each pod
+// has a mapping of its own: kept for ever, there would be one for each that was.
+func (e *Executor) dropUsers() {
+	e.usersMu.Lock()
+	defer e.usersMu.Unlock()
+	for ids, f := range e.users {
+		f.Close()
+		delete(e.users, ids)
+	}
 }
 
 // MapsIDs says why pods with users of their own cannot have the files of a
@@ -79,6 +90,7 @@ func (e *Executor) MapsIDs(dir string) error {
 	}
 	defer f.Close()
 	mapped, err := e.mapped(f, spec.IDMapping{Host: 1 << 16, Length: 1 << 16})
+	e.dropUsers()
 	if err != nil {
 		return err
 	}
