@@ -25,7 +25,6 @@ type row struct {
 	line   int
 	keys   []string // a call, Message.field, an enum, or a message of Windows
 	text   string
-	owed   bool
 	proofs []string // TestName, TestName/subtest, or critest: part of a spec's name
 }
 
@@ -33,8 +32,6 @@ var (
 	cells   = regexp.MustCompile(`^\|([^|]*)\|([^|]*)\|([^|]*)\|$`)
 	proof   = regexp.MustCompile("`((?:Test|Fuzz)[^`]*)`|critest \"([^\"]+)\"")
 	section = regexp.MustCompile(`^#+ (.*)$`)
-	// pending rows wait for work that is under way.
-	pending = regexp.MustCompile(`pending: (stats|stream|cdi|lsm|model|suite|vm|fields)`)
 )
 
 // rows reads the table. Below the heading of a message stand its fields by
@@ -52,7 +49,7 @@ func rows(t *testing.T) []row {
 		if cell == nil {
 			continue
 		}
-		r := row{line: i + 1, text: cell[2], owed: pending.MatchString(cell[3])}
+		r := row{line: i + 1, text: cell[2]}
 		for _, name := range quoted.FindAllStringSubmatch(cell[1], -1) {
 			key := name[1]
 			if _, message := messages()[heading]; message && !strings.Contains(key, ".") {
@@ -147,7 +144,7 @@ func TestEveryFieldOfTheCRIIsInTheTable(t *testing.T) {
 			}
 			in[key] = r.line
 		}
-		if len(strings.Fields(r.text)) < 2 && !r.owed {
+		if len(strings.Fields(r.text)) < 2 {
 			t.Errorf("%s:%d: %v: %q does not say what it does", criTable, r.line, r.keys, r.text)
 		}
 	}
@@ -196,10 +193,6 @@ func TestEveryRowOfTheCRITableHasItsProof(t *testing.T) {
 	known := proofs(t)
 	specs := read(t, criPassing)
 	for _, r := range rows(t) {
-		if r.owed {
-			t.Logf("%s:%d: %v is pending", criTable, r.line, r.keys)
-			continue
-		}
 		if len(r.proofs) == 0 {
 			t.Errorf("%s:%d: %v has no proof", criTable, r.line, r.keys)
 		}
