@@ -11,6 +11,18 @@ import (
 	"cri-mini/runtime/seccomp"
 )
 
+// prepareProfile loads the default profile before the first container wants it.
+func (p *Pods) prepareProfile() {
+	if !p.opt.AppArmor.Enabled() {
+		return
+	}
+	if err := p.opt.AppArmor.LoadDefault(p.ctx); errors.Is(err, apparmor.ErrCannotLoad) {
+		p.opt.AppArmor.WarnWithout(err)
+	} else if err != nil && p.ctx.Err() == nil {
+		p.log.Warn("containers with the default AppArmor profile cannot be created", "error", err)
+	}
+}
+
 // appArmor gives the profile that a container runs under, "" for none. One that
 // was asked for is there, or it is an error: a container that is less confined
 // than its user believes is worse than none.

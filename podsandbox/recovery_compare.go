@@ -42,6 +42,7 @@ func (r *recovery) run(found []*Sandbox) {
 	}
 	r.strays()
 	p.background.Go(p.watchExits)
+	p.background.Go(p.prepareProfile)
 	p.background.Go(p.watchUsage)
 	for range counters {
 		p.background.Go(p.countWritable)

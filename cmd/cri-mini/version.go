@@ -13,7 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cri-mini/image/layer"
+	"cri-mini/runtime/apparmor"
 	"cri-mini/runtime/cgroup"
+	"cri-mini/runtime/selinux"
 )
 
 type versionCmd struct{}
@@ -36,6 +38,7 @@ func probe(dir string) map[string]string {
 		"cgroups":      "none",
 		"erofs layers": "no",
 		"apparmor":     "no",
+		"selinux":      "no",
 		"seccomp":      "no",
 	}
 	var uts unix.Utsname
@@ -52,8 +55,13 @@ func probe(dir string) map[string]string {
 	} else {
 		found["erofs layers"] = "yes"
 	}
-	if text, err := os.ReadFile("/sys/module/apparmor/parameters/enabled"); err == nil && strings.HasPrefix(string(text), "Y") {
+	if apparmor.Enabled() {
 		found["apparmor"] = "yes"
+	}
+	if policy, err := new(selinux.Node).Policy(); err != nil {
+		found["selinux"] = err.Error()
+	} else if policy != nil {
+		found["selinux"] = "yes"
 	}
 	if text, err := os.ReadFile("/proc/sys/kernel/seccomp/actions_avail"); err == nil {
 		found["seccomp"] = strings.TrimSpace(string(text))

@@ -18,7 +18,7 @@ import (
 // Two arrows of the picture are not imports: podsandbox says what it needs of
 // an executor as an interface, and values of runtime/spec pass between them.
 var ours = []struct{ who, may string }{
-	{"cmd/cri-mini", "cri cri/stream podsandbox podsandbox/network image image/... runtime/executor runtime/cgroup runtime/boot runtime/seccomp runtime/capability runtime/spec internal/..."},
+	{"cmd/cri-mini", "cri cri/stream podsandbox podsandbox/network image image/... runtime/executor runtime/cgroup runtime/boot runtime/seccomp runtime/apparmor runtime/selinux runtime/capability runtime/spec internal/..."},
 	{"cri", "cri/stream podsandbox podsandbox/metrics image image/reference image/registry runtime/spec internal/..."},
 	{"cri/stream", "podsandbox runtime/spec internal/..."},
 	// The other face of the daemon, towards its own command line.

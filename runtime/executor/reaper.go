@@ -44,7 +44,7 @@ func (e *Executor) startInit(ctx context.Context, s spec.Sandbox, made files) (s
 	if err != nil {
 		return started, fmt.Errorf("sealed copy of the program: %w", err)
 	}
-	program := spawn.Init([]string{"cri-mini: init"}, []string{boot.Variable + "=" + boot.Init}, nil,
+	program := spawn.Init([]string{"cri-mini: init"}, []string{boot.Variable + "=" + boot.Init}, nil, s.Label,
 		spawn.Surroundings{User: made["user"] != nil, LastCap: e.limits.lastCap})
 	io, err := makeStreams(false, spec.ExecIO{})
 	if err != nil {

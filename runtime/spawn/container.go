@@ -212,7 +212,7 @@ func mountList(c spec.Container, s Surroundings) []mount {
 		procfs,
 		{"/dev", func(b *builder) { b.mountFile("/dev", "dev", true) }},
 		{"/dev/pts", func(b *builder) {
-			options := labelled(c, "ptmxmode=0666", "mode=0620", "gid=5")
+			options := labelled(c.Rootfs.Label, "ptmxmode=0666", "mode=0620", "gid=5")
 			b.mountNew("/dev/pts", "devpts", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, options...)
 		}},
 		{"/dev/mqueue", func(b *builder) { b.queues(c.Rootfs.Label) }},
@@ -238,9 +238,9 @@ func mountList(c spec.Container, s Surroundings) []mount {
 }
 
 // labelled adds the SELinux label of a file system's files to its options.
-func labelled(c spec.Container, options ...string) []string {
-	if c.Rootfs.Label != "" {
-		options = append(options, "context="+c.Rootfs.Label)
+func labelled(label string, options ...string) []string {
+	if label != "" {
+		options = append(options, "context="+label)
 	}
 	return options
 }
@@ -283,7 +283,7 @@ func (b *builder) mask(c spec.Container) {
 	}
 	// A mount can be cloned only while it is attached in our namespace; the
 	// old root is a place that goes away.
-	empty := b.filesystem("tmpfs", fixed|unix.MOUNT_ATTR_RDONLY, labelled(c, "nr_inodes=2", "mode=0755")...)
+	empty := b.filesystem("tmpfs", fixed|unix.MOUNT_ATTR_RDONLY, labelled(c.Rootfs.Label, "nr_inodes=2", "mode=0755")...)
 	b.call("attach the empty folder", unix.SYS_MOVE_MOUNT, Saved(empty), Text(""), Num(unix.AT_FDCWD), Text(seedSpare), Num(unix.MOVE_MOUNT_F_EMPTY_PATH))
 	for _, name := range c.MaskedPaths {
 		b.maskOne(name, empty)

@@ -16,7 +16,10 @@ const nobody = 65534
 // It expects the files hostproc, user with Surroundings.User, and exe, the
 // sealed copy of our binary, and stdin, stdout, stderr: an executable that someone inside could open for
 // writing would be ours on the host as well (CVE-2019-5736).
-func Init(args, env []string, oomScoreAdj *int, s Surroundings) Program {
+//
+// The label is that of the pod's files. The init itself keeps the monitor's:
+// what policies let containers execute is no file in memory.
+func Init(args, env []string, oomScoreAdj *int, label string, s Surroundings) Program {
 	b := newBuilder()
 	b.hostLimits(spec.Process{OOMScoreAdj: oomScoreAdj})
 	b.Files = []string{"hostproc", "exe", "stdin", "stdout", "stderr"}
@@ -29,7 +32,7 @@ func Init(args, env []string, oomScoreAdj *int, s Surroundings) Program {
 	} else {
 		b.Flags = unix.CLONE_NEWNS | unix.CLONE_NEWPID
 	}
-	root := b.filesystem("tmpfs", fixed|unix.MOUNT_ATTR_RDONLY, "nr_inodes=2", "mode=0755")
+	root := b.filesystem("tmpfs", fixed|unix.MOUNT_ATTR_RDONLY, labelled(label, "nr_inodes=2", "mode=0755")...)
 	b.call("attach the root file system", unix.SYS_MOVE_MOUNT, Saved(root), Text(""), Num(unix.AT_FDCWD), Text(seedRoot), Num(unix.MOVE_MOUNT_F_EMPTY_PATH))
 	b.call("enter the root file system", unix.SYS_FCHDIR, Saved(root))
 	b.call("pivot to the root file system", unix.SYS_PIVOT_ROOT, Text("."), Text("."))
