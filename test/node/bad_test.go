@@ -264,7 +264,7 @@ func TestBadContainersAreRefused(t *testing.T) {
 		{"exec with terminal and stderr", func() error {
 			_, err := d.Exec(d.context(), &criapi.ExecRequest{ContainerId: good.id, Cmd: []string{"true"}, Tty: true, Stdout: true, Stderr: true})
 			return err
-		}, invalid, []string{"tty", "stderr"}},
+		}, invalid, []string{"stderr", "terminal"}},
 		{"exec without streams", func() error {
 			_, err := d.Exec(d.context(), &criapi.ExecRequest{ContainerId: good.id, Cmd: []string{"true"}})
 			return err

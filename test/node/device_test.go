@@ -170,6 +170,12 @@ func TestEnvironmentOfBytes(t *testing.T) {
 	config := containerConfig("c", "sleep", "1000")
 	config.Envs = []*criapi.KeyValue{{Key: "BYTES", Value: []byte(value)}, {Key: "\u00e4 b", Value: nil}}
 	now, config2 := p.run(config), containerConfig("later", "sleep", "1000")
+	d.refuses(t, []bad{
+		p.badContainer("zero byte", codes.InvalidArgument, func(c *criapi.ContainerConfig) {
+			c.Envs = []*criapi.KeyValue{{Key: "OK"}, {Key: "ZERO", Value: []byte("a\x00b")}}
+		}, "envs[1].value", "ZERO", "zero byte"),
+		p.badContainer("equals sign", codes.InvalidArgument, func(c *criapi.ContainerConfig) { c.Envs = []*criapi.KeyValue{{Key: "A=B"}} }, "envs[0].key", "A=B"),
+	})
 	config2.Envs = config.Envs
 	later := p.create(config2)
 	d.restart()
@@ -182,12 +188,6 @@ func TestEnvironmentOfBytes(t *testing.T) {
 			t.Errorf("%s: environment %q", name, got)
 		}
 	}
-	d.refuses(t, []bad{
-		p.badContainer("zero byte", codes.InvalidArgument, func(c *criapi.ContainerConfig) {
-			c.Envs = []*criapi.KeyValue{{Key: "OK"}, {Key: "ZERO", Value: []byte("a\x00b")}}
-		}, "envs[1].value", "ZERO", "zero byte"),
-		p.badContainer("equals sign", codes.InvalidArgument, func(c *criapi.ContainerConfig) { c.Envs = []*criapi.KeyValue{{Key: "A=B"}} }, "envs[0].key", "A=B"),
-	})
 	p.remove()
 	check()
 }
