@@ -74,7 +74,7 @@ func (s *Server) PortForward(_ context.Context, r *criapi.PortForwardRequest) (*
 func checkStreams(stdin, stdout, stderr, tty bool) error {
 	switch {
 	case tty && stderr:
-		return invalidArgument("stderr", "true", "a terminal has no stderr of its own")
+		return invalidArgument("stderr", "true", "not together with tty: a terminal has one output")
 	case !stdin && !stdout && !stderr:
 		return invalidArgument("stdin, stdout, stderr", "false", "want at least one")
 	}
