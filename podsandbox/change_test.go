@@ -49,7 +49,7 @@ func TestUpdateChangesWhatItNamesAndIsRemembered(t *testing.T) {
 		want.CpusetCpus = "0-1"
 		check("after an update", want)
 
-		l.world.fail["Update"] = errors.New("no such CPU")
+		l.world.change(func() { l.world.fail["Update"] = errors.New("no such CPU") })
 		if err := update(&criapi.LinuxContainerResources{CpusetCpus: "99"}); err == nil {
 			t.Error("the executor's error was lost")
 		}

@@ -93,7 +93,7 @@ func TestExitThatOvertakesTheStartIsToldAfterIt(t *testing.T) {
 
 		l.world.around = nil
 		l.after("create", "a/y")
-		l.world.fail["Start"] = errors.New("no such file")
+		l.world.change(func() { l.world.fail["Start"] = errors.New("no such file") })
 		l.after("start", "a/y")
 		l.expect(s, "start that failed", "a/y created, pod ready, x exited, y created, not started", "a/y stopped, pod ready, x exited, y exited")
 	})

@@ -182,7 +182,7 @@ func TestStatsOfOneThatCannotBeMeasuredHideNoOther(t *testing.T) {
 		if err != nil || len(pods) != 2 {
 			t.Errorf("%d pods, %v; want those that run", len(pods), err)
 		}
-		l.world.fail["Interfaces"] = errors.New("no such namespace")
+		l.world.change(func() { l.world.fail["Interfaces"] = errors.New("no such namespace") })
 		if pods, err = l.pods.SandboxStats(t.Context(), everyPod); err != nil || len(pods) != 0 {
 			t.Errorf("%d pods, %v; want none of those whose network cannot be read", len(pods), err)
 		}
@@ -246,19 +246,19 @@ func TestWritableLayersAreCountedInTheBackground(t *testing.T) {
 		counts := func(when string, want int) {
 			t.Helper()
 			synctest.Wait()
-			if l.world.counted != want {
-				t.Errorf("%s %d counts, want %d", when, l.world.counted, want)
+			if got := l.world.counts(); got != want {
+				t.Errorf("%s %d counts, want %d", when, got, want)
 			}
 		}
 		hold := make(chan struct{})
-		l.world.block["Writable"] = hold
+		l.world.change(func() { l.world.block["Writable"] = hold })
 		l.startIn("", "a", "web")
 		counts("after the start", 1)
 		if u := figure(); u != nil { // asking does not count, and does not wait
 			t.Errorf("before it was counted: %+v", *u)
 		}
 		l.world.change(func() { l.world.layers[l.id("a/web")] = spec.DiskUsage{Bytes: 4096, Inodes: 1} })
-		delete(l.world.block, "Writable")
+		l.world.change(func() { delete(l.world.block, "Writable") })
 		close(hold)
 		synctest.Wait()
 		first := figure()
@@ -282,7 +282,7 @@ func TestWritableLayersAreCountedInTheBackground(t *testing.T) {
 		counts("after a long time", 5)
 
 		// What cannot be counted to its end is at least so much.
-		l.world.fail["Writable"] = errors.New("a folder was moved")
+		l.world.change(func() { l.world.fail["Writable"] = errors.New("a folder was moved") })
 		l.world.change(func() { l.world.layers[l.id("a/web")] = spec.DiskUsage{Bytes: 5000} })
 		l.use(l.group("a/web"), spec.Stats{CPU: spec.CPU{Nanos: 2}})
 		time.Sleep(usagePace)
@@ -294,15 +294,15 @@ func TestWritableLayersAreCountedInTheBackground(t *testing.T) {
 		if u := figure(); u.Bytes != 5000 {
 			t.Errorf("a lower bound below the old figure is shown as %+v", u)
 		}
-		delete(l.world.fail, "Writable")
+		l.world.change(func() { delete(l.world.fail, "Writable") })
 
 		if got := l.pods.WritableUsage(); got.Bytes != 5000 {
 			t.Errorf("all layers together: %+v", got)
 		}
-		l.world.block["Writable"] = make(chan struct{})
+		l.world.change(func() { l.world.block["Writable"] = make(chan struct{}) })
 		time.Sleep(usagePace)
 		synctest.Wait()
-		before := l.world.counted
+		before := l.world.counts()
 		l.do([]string{"stop", "a/web", "1s"}) // ends the count that is at work
 		l.use(l.group("a/web"), spec.Stats{CPU: spec.CPU{Nanos: 3}})
 		time.Sleep(2 * recount)

@@ -145,6 +145,20 @@ func (w *world) change(do func()) {
 	do()
 }
 
+// failure is what a call should answer.
+func (w *world) failure(call string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.fail[call]
+}
+
+// counts is how often a writable layer was counted.
+func (w *world) counts() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.counted
+}
+
 // left tells what there is, one line for each thing.
 func (w *world) left() []string {
 	w.mu.Lock()
@@ -389,7 +403,9 @@ func (w *world) CPUTime(group string) (uint64, error) {
 	return u.CPU.Nanos, err
 }
 
-func (w *world) Inside(string) (spec.Inside, error) { return spec.Inside{Threads: 2}, w.fail["Inside"] }
+func (w *world) Inside(string) (spec.Inside, error) {
+	return spec.Inside{Threads: 2}, w.failure("Inside")
+}
 
 func (w *world) Interfaces(_ context.Context, id string) ([]spec.Interface, error) {
 	w.mu.Lock()
@@ -417,7 +433,7 @@ func (w *world) Writable(ctx context.Context, r spec.Rootfs) (spec.DiskUsage, er
 }
 
 func (w *world) FileSystem(string) (spec.FileSystem, error) {
-	return spec.FileSystem{Device: "/dev/fake", Bytes: 1 << 30}, w.fail["FileSystem"]
+	return spec.FileSystem{Device: "/dev/fake", Bytes: 1 << 30}, w.failure("FileSystem")
 }
 
 func (w *world) Attach(ctx context.Context, id string) (Attachment, error) {
@@ -554,7 +570,7 @@ func (w *world) Get(name string) (image.Image, error) {
 }
 
 func (w *world) Layers(id string) ([]image.Layer, error) {
-	return []image.Layer{{Path: "/layers/" + id[7:10], Form: "directory"}}, w.fail["Layers"]
+	return []image.Layer{{Path: "/layers/" + id[7:10], Form: "directory"}}, w.failure("Layers")
 }
 
 func (w *world) Hold(id, owner string) error {
