@@ -403,9 +403,7 @@ func (w *world) CPUTime(group string) (uint64, error) {
 	return u.CPU.Nanos, err
 }
 
-func (w *world) Inside(string) (spec.Inside, error) {
-	return spec.Inside{Threads: 2}, w.failure("Inside")
-}
+func (w *world) Inside(string) (spec.Inside, error) { return spec.Inside{Threads: 2}, w.failure("Inside") }
 
 func (w *world) Interfaces(_ context.Context, id string) ([]spec.Interface, error) {
 	w.mu.Lock()
