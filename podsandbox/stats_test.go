@@ -310,6 +310,13 @@ func TestWritableLayersAreCountedInTheBackground(t *testing.T) {
 	})
 }
 
+// counts is how often a writable layer was counted.
+func (w *world) counts() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.counted
+}
+
 func TestMetricsAreThoseOfRunningContainers(t *testing.T) {
 	inBubble(t, func(t *testing.T, l *life) {
 		l.startIn("", "a", "web", "log")

@@ -152,13 +152,6 @@ func (w *world) failure(call string) error {
 	return w.fail[call]
 }
 
-// counts is how often a writable layer was counted.
-func (w *world) counts() int {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.counted
-}
-
 // left tells what there is, one line for each thing.
 func (w *world) left() []string {
 	w.mu.Lock()
@@ -403,7 +396,9 @@ func (w *world) CPUTime(group string) (uint64, error) {
 	return u.CPU.Nanos, err
 }
 
-func (w *world) Inside(string) (spec.Inside, error) { return spec.Inside{Threads: 2}, w.failure("Inside") }
+func (w *world) Inside(string) (spec.Inside, error) {
+	return spec.Inside{Threads: 2}, w.failure("Inside")
+}
 
 func (w *world) Interfaces(_ context.Context, id string) ([]spec.Interface, error) {
 	w.mu.Lock()
