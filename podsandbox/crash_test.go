@@ -392,3 +392,22 @@ func TestInitThatEndedWhileNoDaemonRanMakesThePodNotReady(t *testing.T) {
 		}
 	})
 }
+
+func TestInitThatEndsWhileItsPodIsMadeFailsTheCall(t *testing.T) {
+	inBubble(t, func(t *testing.T, l *life) {
+		l.do([]string{"block", "Setup"})
+		l.do(strings.Fields("go j run a shared"))
+		synctest.Wait()
+		for id := range l.world.tasks {
+			l.world.exit(id, spec.Exit{Code: 137})
+		}
+		synctest.Wait()
+		l.do([]string{"unblock", "Setup"})
+		if got := l.do([]string{"wait", "j"}); !strings.Contains(got, "the init of the shared PID namespace has ended") {
+			t.Errorf("the call says %q", got)
+		}
+		if got := l.do([]string{"left"}); got != "nothing left" {
+			t.Error(got)
+		}
+	})
+}

@@ -11,13 +11,16 @@ func (p *Pods) watchExits() {
 				return
 			}
 			p.mu.RLock()
-			c, s := p.containers[exit.ID], p.sandboxes[exit.ID]
+			c, s, made := p.containers[exit.ID], p.sandboxes[exit.ID], p.making[exit.ID]
 			p.mu.RUnlock()
-			switch { // neither: it was removed meanwhile
+			switch { // none: it was removed meanwhile
 			case c != nil:
 				c.finish(ending(exit.Exit))
-			case s != nil:
-				s.initEnded()
+			case s != nil && s.initEnded():
+				p.log.Warn("the init of a pod has ended; stopping the pod", "pod", s.ID)
+				p.later("pod "+s.ID, s.stop)
+			case made != nil:
+				made.initEnded() // run sees it
 			}
 		case <-p.ctx.Done():
 			return
@@ -25,19 +28,27 @@ func (p *Pods) watchExits() {
 	}
 }
 
-// initEnded ends a pod whose reaping init is dead: its PID namespace takes no
-// process any more, and the kernel has killed all that were in it.
-func (s *Sandbox) initEnded() {
+// initEnded makes a pod whose reaping init is dead not ready: its PID namespace
+// takes no process any more, and the kernel has killed all that were in it.
+func (s *Sandbox) initEnded() (unexpected bool) {
 	s.mu.Lock()
-	s.init = 0
-	expected := s.stopping
-	s.stopping = true
-	s.mu.Unlock()
-	if expected {
-		return
+	defer s.mu.Unlock()
+	unexpected = !s.stopping
+	s.init, s.stopping = 0, true
+	return unexpected
+}
+
+// beginMaking notes a pod that is not in the table yet, whose init may end
+// already.
+func (p *Pods) beginMaking(s *Sandbox) (done func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.making[s.ID] = s
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.making, s.ID)
 	}
-	s.pods.log.Warn("the init of a pod has ended; stopping the pod", "pod", s.ID)
-	s.pods.later("pod "+s.ID, s.stop)
 }
 
 // ending names the reason of an exit as users know it from Kubernetes.

@@ -47,6 +47,7 @@ type Pods struct {
 
 	mu         sync.RWMutex
 	sandboxes  map[string]*Sandbox
+	making     map[string]*Sandbox // not in the table yet
 	names      map[podName]*Sandbox
 	containers map[string]*Container
 }

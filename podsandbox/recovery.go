@@ -39,6 +39,7 @@ func Open(ctx context.Context, o Options) (*Pods, error) {
 		collected:  make(chan struct{}),
 		uncounted:  make(chan *Container, 1024),
 		sandboxes:  map[string]*Sandbox{},
+		making:     map[string]*Sandbox{},
 		names:      map[podName]*Sandbox{},
 		containers: map[string]*Container{},
 	}

@@ -2,6 +2,7 @@ package podsandbox
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -58,6 +59,7 @@ func (s *Sandbox) run(ctx context.Context, op *operation) error {
 		return err
 	}
 	p.warnOfSharedUsers(s)
+	defer p.beginMaking(s)()
 	var back undo.Stack
 	defer back.Run()
 	if err := s.label(); err != nil {
@@ -76,7 +78,7 @@ func (s *Sandbox) run(ctx context.Context, op *operation) error {
 	if err != nil {
 		return asInput(err, nil)
 	}
-	s.init = started.PID
+	s.setInit(started.PID)
 	op.at("setting up the network")
 	if err := s.connect(ctx); err != nil {
 		return fmt.Errorf("network: %w", err)
@@ -88,14 +90,29 @@ func (s *Sandbox) run(ctx context.Context, op *operation) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if !s.ready() {
+		return errors.New("the init of the shared PID namespace has ended")
+	}
 	if err := s.dir.move(""); err != nil {
 		return fmt.Errorf("record: %w", err)
 	}
 	s.meter.begin(s.created)
 	p.add(s)
 	back.Keep()
+	if !s.ready() { // it ended in the last moment
+		p.later("pod "+s.ID, s.stop)
+	}
 	s.tell()
 	return nil
+}
+
+// setInit notes the process id of the init, which may have ended by now.
+func (s *Sandbox) setInit(pid int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.stopping {
+		s.init = pid
+	}
 }
 
 func (p *Pods) nameFree(n podName) error {
