@@ -23,7 +23,7 @@ import (
 
 // patience is how long anything may take that takes milliseconds on a machine
 // with nothing else to do.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // daemon is one instance with folders of its own.
 type daemon struct {

@@ -1,6 +1,6 @@
 // Command actor is what runs in the containers of these tests where a shell
-// would be too slow or too well-behaved: it talks fast, and it attacks the node
-// that runs it.
+// would be too slow or too well-behaved: it talks fast, takes all it can
+// get, and attacks the node that runs it.
 //
 //	actor lines [-n COUNT] [-pause TIME] [-stderr] [-exit CODE]   numbered lines
 //	actor flood                                                   zeros without end
@@ -9,6 +9,11 @@
 //	actor swap A B TIME                                           exchange two names without pause
 //	actor sockets                                                 connect to every abstract socket
 //	actor threads COUNT                                           have many threads, and sleep
+//	actor burn                                                    use a processor
+//	actor eat MIB TIME                                            take memory and keep it
+//	actor bomb COUNT                                              start processes
+//	actor huge COUNT                                              take huge pages
+//	actor device                                                  open a device that was not given
 package main
 
 import (
@@ -19,6 +24,7 @@ import (
 func main() {
 	verbs := map[string]func([]string) error{
 		"lines": lines, "flood": flood, "fds": descriptors, "overwrite": overwrite, "swap": swap, "sockets": sockets, "threads": threads,
+		"burn": burn, "eat": eat, "bomb": bomb, "huge": huge, "device": device,
 	}
 	if len(os.Args) < 2 || verbs[os.Args[1]] == nil {
 		fmt.Fprintf(os.Stderr, "actor: unknown verb in %q\n", os.Args)
