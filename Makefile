@@ -2,7 +2,7 @@
 version := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 program := bin/cri-mini
 
-.PHONY: build run test critest bench clean
+.PHONY: build run test test-node critest bench clean
 
 build: # the product: one static file
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(version)" -o $(program) ./cmd/cri-mini
@@ -12,6 +12,9 @@ run: build # the main job: a pod from image to end, through the CRI
 
 test: build # everything this machine can test
 	hack/test
+
+test-node: build # what needs a whole node, in a virtual machine of its own
+	hack/testnode
 
 critest: build # only the upstream CRI suite
 	hack/critest

@@ -16,7 +16,8 @@ import (
 )
 
 // These tests prove limits by what they do, not by what a file says. `make
-// test-node` runs them where all controllers are.
+// test-node` runs them, all whose names begin with TestLimit, where all
+// controllers are.
 
 // needController skips where the limit cannot be set. That it then is refused
 // is tested elsewhere.
@@ -88,7 +89,7 @@ func (c *container) update(r *criapi.LinuxContainerResources) {
 	}
 }
 
-func TestQuotaThrottlesAndFollowsAnUpdateUpAndDown(t *testing.T) {
+func TestLimitQuotaThrottlesAndFollowsAnUpdateUpAndDown(t *testing.T) {
 	needController(t, "cpu")
 	d := ready(t)
 	p := d.runPod("quota")
@@ -99,12 +100,12 @@ func TestQuotaThrottlesAndFollowsAnUpdateUpAndDown(t *testing.T) {
 	if share := usage(t, 5*time.Second, group)[0]; share > 0.2*1.2 {
 		t.Errorf("used %.3f of a processor, the quota is 0.2", share)
 	}
-	c.update(&criapi.LinuxContainerResources{CpuPeriod: 100000, CpuQuota: 200000}) // more than one thread can use
-	time.Sleep(300 * time.Millisecond)                                             // of the old period
+	c.update(&criapi.LinuxContainerResources{CpuPeriod: 100000, CpuQuota: -1})
+	time.Sleep(300 * time.Millisecond) // of the old period
 	before := throttled()
 	time.Sleep(2 * time.Second)
 	if after := throttled(); after != before {
-		t.Errorf("throttled %d times with a quota of two processors", after-before)
+		t.Errorf("throttled %d times without a quota", after-before)
 	}
 	c.update(&criapi.LinuxContainerResources{CpuPeriod: 100000, CpuQuota: 10000})
 	eventually(t, "the burner is throttled again", func() bool { return throttled() > before+5 })
@@ -116,7 +117,7 @@ func TestQuotaThrottlesAndFollowsAnUpdateUpAndDown(t *testing.T) {
 	}
 }
 
-func TestSharesDivideABusyProcessor(t *testing.T) {
+func TestLimitSharesDivideABusyProcessor(t *testing.T) {
 	needController(t, "cpu", "cpuset")
 	d := ready(t)
 	p := d.runPod("shares")
@@ -135,7 +136,7 @@ func TestSharesDivideABusyProcessor(t *testing.T) {
 	}
 }
 
-func TestCpusetPinsAndFollowsAnUpdate(t *testing.T) {
+func TestLimitCpusetPinsAndFollowsAnUpdate(t *testing.T) {
 	needController(t, "cpuset")
 	d := ready(t)
 	p := d.runPod("cpuset")
@@ -157,7 +158,7 @@ func TestCpusetPinsAndFollowsAnUpdate(t *testing.T) {
 
 const mib = 1 << 20
 
-func TestMemoryLimitKillsAndIsSaidToHave(t *testing.T) {
+func TestLimitOfMemoryKillsAndIsSaidToHave(t *testing.T) {
 	needController(t, "memory")
 	d := ready(t)
 	p := d.runPod("oom")
@@ -191,7 +192,7 @@ func TestMemoryLimitKillsAndIsSaidToHave(t *testing.T) {
 	})
 }
 
-func TestMemoryLimitFollowsAnUpdateUpAndDown(t *testing.T) {
+func TestLimitOfMemoryFollowsAnUpdateUpAndDown(t *testing.T) {
 	needController(t, "memory")
 	d := ready(t)
 	p := d.runPod("resize")
@@ -213,7 +214,7 @@ func TestMemoryLimitFollowsAnUpdateUpAndDown(t *testing.T) {
 	}
 }
 
-func TestMemoryHighHoldsBackWithoutKilling(t *testing.T) {
+func TestLimitHighHoldsMemoryBackWithoutKilling(t *testing.T) {
 	needController(t, "memory")
 	d := ready(t)
 	p := d.runPod("high")
@@ -231,7 +232,7 @@ func TestMemoryHighHoldsBackWithoutKilling(t *testing.T) {
 	c.stop(0)
 }
 
-func TestSwapLimitIsWhatMayBeSwapped(t *testing.T) {
+func TestLimitOfSwapIsWhatMayBeSwapped(t *testing.T) {
 	needController(t, "memory")
 	if strings.Count(readFile(t, "/proc/swaps"), "\n") < 2 {
 		t.Skip("kernel feature missing: swap, none is on")
@@ -250,7 +251,7 @@ func TestSwapLimitIsWhatMayBeSwapped(t *testing.T) {
 	}
 }
 
-func TestFourMiBAreEnoughToStart(t *testing.T) {
+func TestLimitOfFourMiBIsEnoughToStart(t *testing.T) {
 	needController(t, "memory")
 	d := ready(t)
 	p := d.runPod("small")
@@ -265,7 +266,7 @@ func TestFourMiBAreEnoughToStart(t *testing.T) {
 	}
 }
 
-func TestPidsLimitStopsAForkBomb(t *testing.T) {
+func TestLimitOfPidsStopsAForkBomb(t *testing.T) {
 	needController(t, "pids")
 	d := ready(t)
 	p := d.runPod("bomb")
@@ -278,7 +279,7 @@ func TestPidsLimitStopsAForkBomb(t *testing.T) {
 	d.wholeLife("beside")
 }
 
-func TestHugePagesAreLimited(t *testing.T) {
+func TestLimitOfHugePagesHoldsAndFollowsAnUpdate(t *testing.T) {
 	needController(t, "hugetlb")
 	const pool = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages"
 	if text, err := os.ReadFile(pool); err != nil || figure(t, filepath.Dir(pool), filepath.Base(pool), "") < 4 {
@@ -298,7 +299,7 @@ func TestHugePagesAreLimited(t *testing.T) {
 
 // A node can be made, for the default capabilities have CAP_MKNOD, and any image
 // may hold one. Opening it is what the filter decides.
-func TestOnlyGivenDevicesCanBeOpened(t *testing.T) {
+func TestLimitOnlyGivenDevicesOpen(t *testing.T) {
 	d := ready(t)
 	p := d.runPod("devices")
 	const denied = "operation not permitted"

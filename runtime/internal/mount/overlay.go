@@ -1,6 +1,7 @@
 package mount
 
 import (
+	"errors"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -20,7 +21,14 @@ func Overlay(layers []*os.File, upper, work *os.File, more ...Option) (*Tree, er
 			// has to reach the disk: without this an unmount flushes it all.
 			Option{Key: "volatile", Flag: true})
 	}
-	return New("overlay", 0, options...)
+	tree, err := New("overlay", 0, options...)
+	// Older kernels want strings. A descriptor that is none would be our fault.
+	if errors.Is(err, unix.EBADF) || errors.Is(err, unix.EOPNOTSUPP) {
+		if _, bad := layers[len(layers)-1].Stat(); bad == nil {
+			return nil, &Unsupported{"overlayfs on descriptors (Linux 6.13)"}
+		}
+	}
+	return tree, err
 }
 
 // Erofs mounts a layer that is one file. The mount has to be shared by all
