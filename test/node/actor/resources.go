@@ -13,7 +13,10 @@ import (
 
 // burn uses one processor for good.
 func burn([]string) error {
-	for {
+	for burned := 0; ; burned++ {
+		if burned < 0 {
+			return nil
+		}
 	}
 }
 
