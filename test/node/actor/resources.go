@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"strconv"
 	"time"
 
@@ -50,11 +49,12 @@ func bomb(args []string) error {
 		return err
 	}
 	for n := range most {
-		child := exec.Command("/bin/sleep", "1000")
-		if err := child.Start(); errors.Is(err, unix.EAGAIN) {
+		_, err := os.StartProcess("/bin/sleep", []string{"sleep", "1000"}, &os.ProcAttr{})
+		if errors.Is(err, unix.EAGAIN) {
 			fmt.Println("stopped after", n)
 			return nil
-		} else if err != nil {
+		}
+		if err != nil {
 			return err
 		}
 	}
