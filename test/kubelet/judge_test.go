@@ -1,0 +1,55 @@
+package kubelet
+
+import (
+	"os"
+	"regexp"
+	"strings"
+)
+
+// usual are errors that come from how the kubelet is run here, or that it has
+// with any runtime. Each says why.
+var usual = []struct{ pattern, why string }{
+	{"Skipping pod synchronization.*pleg has yet to be successful", "said at every start, before the first list of pods"},
+	{"Image garbage collection failed once", "said at every start, before the first statistics"},
+	{"can't get ip address of node", "the enclosure has no network but loopback"},
+	{"Failed to read data from checkpoint.*kubelet_internal_checkpoint", "a kubelet that starts for the first time, with no devices"},
+	{"failed to check if we have separate container filesystem", "the kubelet knows the labels of two runtimes by name"},
+	{"failed to apply oom score -999", "a machine that does not let root lower it"},
+	{"failed to check if node is newer", "a kubelet without an API server has a node without a version"},
+	{"Version from runtime service failed.*context canceled", "the kubelet gives up the work on a pod whose file changed"},
+	{"back-off .* restarting failed container=main pod=always-node", "a pod that fails on purpose"},
+	{"execute /no/such/program: executable file not found", "a container that fails on purpose"},
+	{"ContainerStatus from runtime service failed.*not found", "the kubelet asks for a container that it removes at the same time"},
+}
+
+// judgeLogs fails the test for what the kubelet or the daemon complains about.
+func (n *node) judgeLogs() {
+	n.t.Helper()
+	for line := range n.lines(n.kubelet.log) {
+		if strings.HasPrefix(line, "E") && !isUsual(line) {
+			n.t.Errorf("the kubelet says: %s", line)
+		}
+	}
+	for line := range n.lines(n.daemon.log) {
+		if (strings.Contains(line, "level=ERROR") || strings.Contains(line, "level=WARN")) && !isUsual(line) {
+			n.t.Errorf("the daemon says: %s", line)
+		}
+	}
+}
+
+func isUsual(line string) bool {
+	for _, u := range usual {
+		if regexp.MustCompile(u.pattern).MatchString(line) {
+			return true
+		}
+	}
+	return false
+}
+
+func (n *node) lines(path string) func(func(string) bool) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		n.t.Error(err)
+	}
+	return strings.Lines(strings.TrimRight(string(text), "\n"))
+}
