@@ -169,7 +169,6 @@ func TestBadContainer(t *testing.T) {
 		"recursive but not ro":  {mount(&criapi.Mount{HostPath: "/x", RecursiveReadOnly: true}), "mounts[1].recursive_read_only", "true"},
 		"recursive and slave":   {mount(&criapi.Mount{HostPath: "/x", Readonly: true, RecursiveReadOnly: true, Propagation: 1}), "mounts[1].recursive_read_only", "HOST_TO_CONTAINER"},
 		"recursive and shared":  {mount(&criapi.Mount{HostPath: "/x", Readonly: true, RecursiveReadOnly: true, Propagation: 2}), "mounts[1].recursive_read_only", "BIDIRECTIONAL"},
-		"sub path of a folder":  {mount(&criapi.Mount{HostPath: "/x", ImageSubPath: "y"}), "mounts[1].image_sub_path", "y"},
 		"half a mapping":        {mount(&criapi.Mount{HostPath: "/x", UidMappings: []*criapi.IDMapping{{Length: 1}}}), "mounts[1].gidMappings", "0 mappings"},
 		"image and folder":      {mount(&criapi.Mount{HostPath: "/x", Readonly: true, Image: image}), "mounts[1].host_path", "/x"},
 		"writable image":        {mount(&criapi.Mount{Image: image}), "mounts[1].readonly", "false"},
@@ -254,6 +253,22 @@ func TestWhatIsAllowedThoughOdd(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// The kubelet sends image_sub_path with parts of volumes that are no images.
+func TestSubPathOfAFolderIsTheKubeletsMatter(t *testing.T) {
+	r := request()
+	r.Config.Mounts = []*criapi.Mount{{ContainerPath: "/data", HostPath: "/pods/subpaths/0", ImageSubPath: "below/here"}}
+	c, err := Container(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range c.Spec.Mounts {
+		if m.Target == "/data" && m.Source == "/pods/subpaths/0" && m.SubPath == "" {
+			return
+		}
+	}
+	t.Errorf("no mount of all of host_path in %+v", c.Spec.Mounts)
 }
 
 func TestOnlyLoopback(t *testing.T) {

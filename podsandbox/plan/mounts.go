@@ -124,9 +124,9 @@ func bindMount(m *spec.Mount, asked *criapi.Mount, label bool, field func(string
 	if !absolute(asked.HostPath) {
 		return invalid(field("host_path"), asked.HostPath, "must be an absolute path")
 	}
-	if asked.ImageSubPath != "" {
-		return invalid(field("image_sub_path"), asked.ImageSubPath, "needs an image")
-	}
+	// ImageSubPath says nothing about a folder of the host. The kubelet sends it
+	// with every volume of which it mounts a part, and has then put the part
+	// into HostPath already.
 	switch asked.Propagation {
 	case criapi.MountPropagation_PROPAGATION_PRIVATE:
 		m.Propagation = spec.Private

@@ -9,7 +9,7 @@ import (
 // usual are errors that come from how the kubelet is run here, or that it has
 // with any runtime. Each says why.
 var usual = []struct{ pattern, why string }{
-	{"Skipping pod synchronization.*pleg has yet to be successful", "said at every start, before the first list of pods"},
+	{"Skipping pod synchronization.*(pleg has yet to be successful|may not have completed yet)", "said at every start, before the first list of pods"},
 	{"Image garbage collection failed once", "said at every start, before the first statistics"},
 	{"can't get ip address of node", "the enclosure has no network but loopback"},
 	{"Failed to read data from checkpoint.*kubelet_internal_checkpoint", "a kubelet that starts for the first time, with no devices"},

@@ -101,7 +101,7 @@ func exitReasons(t *testing.T, n *node) {
 		t.Errorf("killed: %v, %s", err, p)
 	}
 	c, err := p.container("absent")
-	if err != nil || c.State.Terminated == nil || c.State.Terminated.ExitCode != 128 || !strings.Contains(c.State.Terminated.Message, "/no/such/program") {
+	if err != nil || c.State.Terminated == nil || c.State.Terminated.ExitCode != 127 || !strings.Contains(c.State.Terminated.Message, "/no/such/program") {
 		t.Errorf("absent program: %v, %s", err, p)
 	}
 	n.remove("killed")
@@ -163,7 +163,6 @@ func volumes(t *testing.T, n *node) {
 		"cat /disk/file":        "disk",
 		"cat /memory/file":      "memory",
 		"cat /downward/name":   "volumes-node",
-		"cat /downward/memory": "67108864",
 		"cat /host/file":        "of the host",
 		"stat -c %g /disk/file": "4321",
 		"stat -f -c %T /memory": "tmpfs",
