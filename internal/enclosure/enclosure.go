@@ -58,6 +58,10 @@ func Main(m *testing.M, packages ...string) {
 	os.Exit(code)
 }
 
+// Entered tells whether this process is in the enclosure already. What needs
+// the network of the machine has to be done before.
+func Entered() bool { return os.Getenv(stage) != "" }
+
 // Program is the path of a program that Main has built.
 func Program(name string) string { return filepath.Join(os.Getenv(programs), name) }
 

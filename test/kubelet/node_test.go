@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"text/template"
@@ -61,7 +60,6 @@ func (n *node) Files() uint64 {
 // and both must end without having complained.
 func start(t *testing.T, gates ...string) *node {
 	t.Helper()
-	binary := kubeletBinary(t)
 	// Short, for the kubelet makes sockets in it. Taken away last, when nothing
 	// is mounted there any more.
 	dir, err := os.MkdirTemp("", "n")
@@ -86,7 +84,7 @@ func start(t *testing.T, gates ...string) *node {
 	n.pushImages()
 	n.startDaemon()
 	n.write("kubelet.yaml", filepath.Join(n.dir, "kubelet.yaml"))
-	n.startKubelet(binary)
+	n.startKubelet()
 	t.Cleanup(n.end)
 	return n
 }
@@ -98,9 +96,9 @@ func (n *node) startDaemon() {
 		"--registry-config-dir", n.dir+"/certs.d", "--cni-conf-dir", n.dir+"/net.d", "--cgroup-driver", "cgroupfs")
 }
 
-func (n *node) startKubelet(binary string) {
+func (n *node) startKubelet() {
 	n.t.Helper()
-	n.kubelet = n.begin("kubelet", binary, "--config", n.dir+"/kubelet.yaml", "--root-dir", n.dir+"/kubelet",
+	n.kubelet = n.begin("kubelet", kubeletBinary, "--config", n.dir+"/kubelet.yaml", "--root-dir", n.dir+"/kubelet",
 		"--cert-dir", n.dir+"/kubelet/pki", "--hostname-override", "node", "--v", "2")
 	n.eventually("the kubelet answers", func() error {
 		_, err := n.get("/healthz")
@@ -329,28 +327,6 @@ func (p *process) tail(lines int) string {
 	all := strings.SplitAfter(string(text), "\n")
 	return strings.Join(all[max(0, len(all)-lines):], "")
 }
-
-// kubeletBinary is built once; building it takes minutes the first time, so a
-// run of all tests does it only when asked to.
-func kubeletBinary(t *testing.T) string {
-	t.Helper()
-	path, err := builtKubelet()
-	if err != nil {
-		t.Skip(err)
-	}
-	return path
-}
-
-var builtKubelet = sync.OnceValues(func() (string, error) {
-	path, err := filepath.Abs("../../.cache/bin/kubelet")
-	if err != nil {
-		return "", err
-	}
-	if _, err := os.Stat(path); err != nil {
-		return "", fmt.Errorf("tool missing: kubelet (hack/kubelet builds it)")
-	}
-	return path, nil
-})
 
 // hasControllers tells whether limits can be set for pods here.
 func hasControllers() bool {

@@ -277,7 +277,7 @@ func TestKubeletAndDaemonRestartWithoutAPodNoticing(t *testing.T) {
 		}
 	}
 	n.kubelet.stop()
-	n.startKubelet(kubeletBinary(t))
+	n.startKubelet()
 	same("a restart of the kubelet")
 	n.daemon.stop()
 	n.startDaemon()
