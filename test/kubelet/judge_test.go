@@ -19,6 +19,7 @@ var usual = []struct{ pattern, why string }{
 	{"Version from runtime service failed.*context canceled", "the kubelet gives up the work on a pod whose file changed"},
 	{"back-off .* restarting failed container=main pod=always-node", "a pod that fails on purpose"},
 	{"execute /no/such/program: executable file not found", "a container that fails on purpose"},
+	{`PodSandbox from runtime service failed.*podSandboxID=""`, "asked at the start, to learn whether there is such a call"},
 	{"ContainerStatus from runtime service failed.*not found", "the kubelet asks for a container that it removes at the same time"},
 }
 

@@ -166,13 +166,18 @@ func (n *node) remove(name string) {
 	if err := os.Remove(filepath.Join(n.Manifests(), name+".yaml")); err != nil {
 		n.t.Fatal(err)
 	}
-	n.eventually(name+" is gone", func() error {
-		body, err := n.get("/runningpods/")
-		if err == nil && strings.Contains(string(body), `"`+name+`-node"`) {
-			err = errors.New("it still runs")
+	n.eventually(name+" has ended", func() error { return n.ended(name + "-node") })
+}
+
+// ended is an error while a container of a pod runs; of any pod without a name.
+func (n *node) ended(pod string) error {
+	out, err := n.cli("ps")
+	for line := range strings.Lines(out) {
+		if strings.Contains(line, pod) && strings.Contains(line, "running") {
+			return errors.New(line)
 		}
-		return err
-	})
+	}
+	return err
 }
 
 // eventually waits for something to become true.
@@ -202,13 +207,7 @@ func (n *node) end() {
 			n.t.Error(err)
 		}
 	}
-	n.eventually("no container runs", func() error {
-		out, err := n.cli("ps")
-		if err == nil && strings.Contains(out, "running") {
-			return errors.New(out)
-		}
-		return err
-	})
+	n.eventually("no container runs", func() error { return n.ended("") })
 	n.kubelet.stop()
 	if out, err := n.cli("stop", "--pods"); err != nil {
 		n.t.Errorf("stop: %v\n%s", err, out)
@@ -303,6 +302,12 @@ func (p *process) hasEnded() bool {
 		return true
 	default:
 		return false
+	}
+}
+
+func (p *process) signal(s syscall.Signal) {
+	if err := p.cmd.Process.Signal(s); err != nil {
+		p.t.Errorf("%s to the %s: %v", s, p.name, err)
 	}
 }
 

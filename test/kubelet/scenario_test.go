@@ -1,6 +1,7 @@
 package kubelet
 
 import (
+	"compress/gzip"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -162,7 +164,7 @@ func volumes(t *testing.T, n *node) {
 	for command, want := range map[string]string{
 		"cat /disk/file":        "disk",
 		"cat /memory/file":      "memory",
-		"cat /downward/name":   "volumes-node",
+		"cat /downward/name":    "volumes-node",
 		"cat /host/file":        "of the host",
 		"stat -c %g /disk/file": "4321",
 		"stat -f -c %T /memory": "tmpfs",
@@ -297,11 +299,14 @@ func TestLogsRotateUnderLoadWithoutALostLine(t *testing.T) {
 		}
 		return err
 	})
-	text := n.logs("chatty", "main")
+	// What the kubelet does with the files would come between.
+	n.kubelet.signal(syscall.SIGSTOP)
+	defer n.kubelet.signal(syscall.SIGCONT)
 	last := 0
-	for line := range strings.Lines(text) {
+	for line := range strings.Lines(readLogs(t, dir)) {
+		var at string
 		var i int
-		if _, err := fmt.Sscanf(line, "line %d ", &i); err != nil {
+		if _, err := fmt.Sscanf(line, "%s stdout F line %d ", &at, &i); err != nil {
 			t.Fatalf("line %q: %v", line, err)
 		}
 		if last != 0 && i != last+1 {
@@ -312,7 +317,35 @@ func TestLogsRotateUnderLoadWithoutALostLine(t *testing.T) {
 	if last == 0 {
 		t.Error("no line")
 	}
-	n.remove("chatty")
+}
+
+// readLogs puts the old logs of a container, compressed or not, before the
+// present one. Their names tell their age.
+func readLogs(t *testing.T, dir string) string {
+	t.Helper()
+	names, err := filepath.Glob(dir + "/0.log.*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all strings.Builder
+	for _, name := range append(names, dir+"/0.log") {
+		file, err := os.Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		var r io.Reader = file
+		if strings.HasSuffix(name, ".gz") {
+			if r, err = gzip.NewReader(file); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+		}
+		if _, err := io.Copy(&all, r); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+	}
+	whole := all.String()
+	return whole[:strings.LastIndexByte(whole, '\n')+1]
 }
 
 // TestStatisticsComeFromTheRuntimeWithAllGates turns everything on by which the
