@@ -216,6 +216,10 @@ func TestFieldsThatCannotBeKeptAreRefused(t *testing.T) {
 			_, err := w.StopContainer(ctx, &criapi.StopContainerRequest{ContainerId: id, Timeout: -2})
 			return err
 		}, `timeout "-2"`},
+		"attach without streams": {func() error {
+			_, err := w.Attach(ctx, &criapi.AttachRequest{ContainerId: id})
+			return err
+		}, "stdin"},
 		"list with a handler": {func() error {
 			_, err := w.ListImages(ctx, &criapi.ListImagesRequest{Filter: &criapi.ImageFilter{Image: kata}})
 			return err

@@ -282,3 +282,22 @@ func TestUsersSharedByTwoPodsAreToldToTheLog(t *testing.T) {
 		}
 	})
 }
+
+// In the node's network a program listens on the node's port itself.
+func TestPodInTheNodesNetworkHasNoPortsToForward(t *testing.T) {
+	inBubble(t, func(t *testing.T, l *life) {
+		for _, name := range []string{"a", "b"} { // the same port is not ours to give
+			cfg := podConfig(name)
+			cfg.Linux.SecurityContext.NamespaceOptions.Network = criapi.NamespaceMode_NODE
+			cfg.PortMappings = []*criapi.PortMapping{{ContainerPort: 80, HostPort: 80}}
+			id, err := l.pods.Run(t.Context(), cfg, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			s, err := l.pods.Sandbox(id)
+			if err != nil || len(s.Status().IPs) > 0 || len(l.world.connected) > 0 {
+				t.Errorf("pod %s has addresses %v and the network %v, %v", name, s.Status().IPs, l.world.connected, err)
+			}
+		}
+	})
+}
