@@ -157,6 +157,15 @@ const (
 	tcpCloseWait = 8
 )
 
+// silent tells a client that has not acknowledged for long what it was sent
+// again and again: the kernel would try for a quarter of an hour, and keeps
+// its probes for a connection with nothing under way. One that takes nothing
+// because its user has stopped it still acknowledges.
+func silent(info *unix.TCPInfo) bool {
+	limit := keepAlive.Idle + time.Duration(keepAlive.Count)*keepAlive.Interval
+	return (info.Retransmits > 0 || info.Probes > 1) && time.Duration(info.Last_ack_recv)*time.Millisecond > limit
+}
+
 func (w *watchedConn) left() bool {
 	raw, err := w.SyscallConn()
 	if err != nil {
@@ -165,7 +174,7 @@ func (w *watchedConn) left() bool {
 	gone := false
 	err = raw.Control(func(fd uintptr) {
 		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
-		gone = err != nil || info.State == tcpClose || info.State == tcpCloseWait
+		gone = err != nil || info.State == tcpClose || info.State == tcpCloseWait || silent(info)
 	})
 	return err != nil || gone
 }
