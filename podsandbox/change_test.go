@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"google.golang.org/protobuf/proto"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -78,6 +79,30 @@ func TestUpdateChangesWhatItNamesAndIsRemembered(t *testing.T) {
 		}
 		if err := update(&criapi.LinuxContainerResources{CpuShares: -2}); !errors.Is(err, ErrInvalid) {
 			t.Errorf("update to a negative share: %v, want ErrInvalid", err)
+		}
+	})
+}
+
+func TestUpdateThatWaitedForARemovalFindsNothing(t *testing.T) {
+	inBubble(t, func(t *testing.T, l *life) {
+		l.do([]string{"run", "a"})
+		l.do([]string{"create", "a/web"})
+		c, err := l.pods.Container(l.id("a/web"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.do([]string{"block", "Remove"})
+		l.do([]string{"go", "1", "remove", "a/web"})
+		synctest.Wait()
+		answer := make(chan error, 1)
+		go func() { answer <- c.Update(t.Context(), &criapi.LinuxContainerResources{CpuShares: 100}) }()
+		synctest.Wait()
+		l.do([]string{"unblock", "Remove"})
+		if err := <-answer; !errors.Is(err, ErrNotFound) {
+			t.Errorf("update: %v, want ErrNotFound", err)
+		}
+		if len(l.world.updates) > 0 {
+			t.Errorf("the executor was asked for %v", l.world.updates)
 		}
 	})
 }

@@ -41,8 +41,11 @@ func (c *Container) Update(ctx context.Context, r *criapi.LinuxContainerResource
 	defer done()
 	c.mu.Lock()
 	current, merged := c.spec, plan.MergeResources(c.resources, r)
-	state := c.stateLocked()
+	state, gone := c.stateLocked(), c.gone
 	c.mu.Unlock()
+	if gone {
+		return fmt.Errorf("update container %s: %w: it is being removed", c.ID, ErrNotFound)
+	}
 	if state == criapi.ContainerState_CONTAINER_EXITED {
 		return fmt.Errorf("update container %s: %w: it is %s", c.ID, ErrFailedPrecondition, stateText(state))
 	}
