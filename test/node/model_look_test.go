@@ -233,12 +233,14 @@ func (a *actor) shared() {
 	config := a.d.podConfig(name)
 	config.Labels = map[string]string{"shared": name}
 	remove := a.random.IntN(2) == 0
+	before := a.disturbances.Load()
+	quiet := func() bool { return before%2 == 0 && a.disturbances.Load() == before }
 	run, err := persist(a, a.d.RunPodSandbox, &criapi.RunPodSandboxRequest{Config: config})
 	code := status.Code(err)
 	a.note(0, "run %s: %v", name, err)
 	if code == codes.OK {
 		a.contest.pods.Add(1)
-	} else if code != codes.AlreadyExists && a.disturbances.Load() == 0 {
+	} else if code != codes.AlreadyExists && quiet() {
 		a.disagree(0, fmt.Errorf("run %s: %w", name, err))
 	}
 	list, err := persist(a, a.d.ListPodSandbox, &criapi.ListPodSandboxRequest{Filter: &criapi.PodSandboxFilter{LabelSelector: config.Labels}})
@@ -248,7 +250,7 @@ func (a *actor) shared() {
 	if remove && run.GetPodSandboxId() != "" {
 		_, err := persist(a, a.d.RemovePodSandbox, &criapi.RemovePodSandboxRequest{PodSandboxId: run.PodSandboxId})
 		a.note(0, "remove %s: %v", name, err)
-		if err != nil && a.disturbances.Load() == 0 {
+		if err != nil && quiet() {
 			a.disagree(0, fmt.Errorf("remove %s: %w", name, err))
 		}
 	}
