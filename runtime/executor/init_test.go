@@ -99,3 +99,24 @@ func TestRemovedSandboxLeavesNoGroupOfItsInit(t *testing.T) {
 		t.Errorf("group %s is still there: %v", group, err)
 	}
 }
+
+// The daemon before us died in the middle of the removal: the monitor knows of
+// an init that has ended.
+func TestSandboxWhoseInitEndedUnderAnotherDaemonIsRemoved(t *testing.T) {
+	n := newNode(t, spec.Sandbox{})
+	init, err := n.CreateSandbox(t.Context(), spec.Sandbox{ID: "shared", SharedPID: true, Cgroup: testGroup + "/shared"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Kill(init.PID, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	<-n.Exits()
+	n.Close()
+	if n.Executor, err = Open(t.Context(), Options{State: n.root}); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.RemoveSandbox(t.Context(), "shared"); err != nil {
+		t.Errorf("remove: %v", err)
+	}
+}

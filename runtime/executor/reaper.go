@@ -96,12 +96,13 @@ func (e *Executor) endInit(ctx context.Context, sandbox string) error {
 
 func (e *Executor) killInit(ctx context.Context, id string) error {
 	if r, err := e.running(id); err == nil { // else its monitor died with an earlier daemon; its group has it
-		pidfd := r.files["pidfd"]
-		if err := unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0); err != nil && err != unix.ESRCH {
-			return err
-		}
-		if err := waitExit(ctx, pidfd); err != nil {
-			return err
+		if pidfd := r.files["pidfd"]; pidfd != nil { // the monitor gives none of one that has ended
+			if err := unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0); err != nil && err != unix.ESRCH {
+				return err
+			}
+			if err := waitExit(ctx, pidfd); err != nil {
+				return err
+			}
 		}
 	}
 	e.container(id).close() // before the monitor forgets it, or its successor gets it
