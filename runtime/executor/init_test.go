@@ -120,3 +120,28 @@ func TestSandboxWhoseInitEndedUnderAnotherDaemonIsRemoved(t *testing.T) {
 		t.Errorf("remove: %v", err)
 	}
 }
+
+// A daemon must start whatever the ones before it left.
+func TestTaskWithoutANoteIsEndedByTheNextDaemon(t *testing.T) {
+	n := newNode(t, spec.Sandbox{})
+	init, err := n.CreateSandbox(t.Context(), spec.Sandbox{ID: "shared", SharedPID: true, Cgroup: testGroup + "/shared"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.Close()
+	if err := n.dropNote(initID("shared")); err != nil {
+		t.Fatal(err)
+	}
+	if n.Executor, err = Open(t.Context(), Options{State: n.root}); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Kill(init.PID, 0); err != unix.ESRCH {
+		t.Errorf("the init %d still runs: %v", init.PID, err)
+	}
+	if tasks, err := n.Tasks(t.Context()); err != nil || len(tasks) > 0 {
+		t.Errorf("tasks %+v, %v; want none", tasks, err)
+	}
+	if err := n.RemoveSandbox(t.Context(), "shared"); err != nil {
+		t.Error(err)
+	}
+}

@@ -57,7 +57,10 @@ func (e *Executor) startInit(ctx context.Context, s spec.Sandbox, made files) (s
 	if err != nil {
 		return started, err
 	}
-	back.Add(func() error { got.close(); return group.Kill() })
+	back.Add(func() error {
+		got.close()
+		return e.forget(context.WithoutCancel(ctx), initID(s.ID), group.Kill)
+	})
 	pid, err := os.Open(fmt.Sprintf("/proc/%d/ns/pid", answer.PID))
 	if err != nil {
 		return started, err
@@ -82,7 +85,7 @@ func (e *Executor) endInit(ctx context.Context, sandbox string) error {
 	if err != nil {
 		return err
 	}
-	if err := e.killInit(ctx, id); err != nil {
+	if err := e.killInit(ctx, id, note.Cgroup); err != nil {
 		return err
 	}
 	if err := e.removeGroup(ctx, note.Cgroup); err != nil {
@@ -94,8 +97,8 @@ func (e *Executor) endInit(ctx context.Context, sandbox string) error {
 	return e.dropNote(id)
 }
 
-func (e *Executor) killInit(ctx context.Context, id string) error {
-	if r, err := e.running(id); err == nil { // else its monitor died with an earlier daemon; its group has it
+func (e *Executor) killInit(ctx context.Context, id, group string) error {
+	if r, err := e.running(id); err == nil { // else an earlier daemon started it, perhaps just before it died
 		if pidfd := r.files["pidfd"]; pidfd != nil { // the monitor gives none of one that has ended
 			if err := unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0); err != nil && err != unix.ESRCH {
 				return err
@@ -106,7 +109,13 @@ func (e *Executor) killInit(ctx context.Context, id string) error {
 		}
 	}
 	e.container(id).close() // before the monitor forgets it, or its successor gets it
-	if err := e.forget(ctx, id); err != nil {
+	kill := func() error {
+		if err := e.killGroup(group); !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	if err := e.forget(ctx, id, kill); err != nil {
 		return err
 	}
 	e.mu.Lock()

@@ -88,7 +88,7 @@ func (e *Executor) Remove(ctx context.Context, s spec.Container) error {
 	}
 	// Closed before the monitor forgets it, or its successor gets it.
 	e.container(s.ID).close()
-	if err := e.forget(ctx, s.ID); err != nil {
+	if err := e.forget(ctx, s.ID, func() error { return nil }); err != nil {
 		return err
 	}
 	e.mu.Lock()
@@ -128,11 +128,15 @@ func (e *Executor) removeGroup(ctx context.Context, path string) error {
 	return nil
 }
 
-// forget makes the monitor let a task go. It may still be busy with the exit.
-func (e *Executor) forget(ctx context.Context, id string) error {
+// forget makes the monitor let a task go. It may still be busy with the exit, or
+// even with the start; kill is called until it has ended.
+func (e *Executor) forget(ctx context.Context, id string, kill func() error) error {
 	for {
 		_, _, err := e.monitor.request(ctx, &wire.Request{Verb: wire.Forget, ID: id}, nil)
 		if !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+		if err := kill(); err != nil {
 			return err
 		}
 		if err := sleep(ctx); err != nil {

@@ -67,9 +67,9 @@ func exitOf(t wire.Task) spec.Exit {
 
 // learn takes copies of a running task's descriptors.
 func (e *Executor) learn(ctx context.Context, t wire.Task) error {
-	n, err := e.noteOf(t.ID)
-	if err != nil {
-		return err
+	n, noteErr := e.noteOf(t.ID)
+	if noteErr != nil && !errors.Is(noteErr, os.ErrNotExist) {
+		return noteErr
 	}
 	_, got, err := e.monitor.request(ctx, &wire.Request{Verb: wire.Files, ID: t.ID}, nil)
 	if err != nil {
@@ -77,6 +77,9 @@ func (e *Executor) learn(ctx context.Context, t wire.Task) error {
 			return nil
 		}
 		return err
+	}
+	if noteErr != nil {
+		return e.dropStray(ctx, t.ID, got)
 	}
 	if f := got["rootfs"]; f != nil { // the monitor's alone, see Start
 		f.Close()
@@ -91,6 +94,21 @@ func (e *Executor) learn(ctx context.Context, t wire.Task) error {
 	}
 	c.running = &running{pid: int(t.PID), started: t.Started, files: got, cgroup: n.Cgroup, log: n.Log, logRoot: n.LogRoot, once: n.Once, user: n.User, tracer: n.Tracer}
 	return nil
+}
+
+// dropStray ends a task that the monitor knows and we have no note of. Its
+// removal was on the way: the note goes last.
+func (e *Executor) dropStray(ctx context.Context, id string, got files) error {
+	defer got.close()
+	e.log.Warn("ending a task without a note", "task", id)
+	return e.forget(ctx, id, func() error {
+		if pidfd := got["pidfd"]; pidfd != nil {
+			if err := unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0); err != nil && err != unix.ESRCH {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // noteOf reads what we wrote at the start of a task.
