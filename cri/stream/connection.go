@@ -178,3 +178,14 @@ func (w *watchedConn) left() bool {
 	})
 	return err != nil || gone
 }
+
+// unsent tells whether the client has not yet acknowledged all we wrote.
+func (w *watchedConn) unsent() bool {
+	raw, err := w.SyscallConn()
+	if err != nil {
+		return false
+	}
+	n := 0
+	err = raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
+	return err == nil && n > 0
+}

@@ -149,5 +149,5 @@ func (s *Server) forwardChannels(ctx context.Context, cancel context.CancelFunc,
 	}
 	running.Wait()
 	c.end(websocket.CloseNormalClosure, "")
-	await(c.closed, s.limits.farewell)
+	await(ctx, c.closed, s.limits.farewell)
 }

@@ -56,12 +56,22 @@ func negotiate(offered, spoken []string, oldest string) (string, error) {
 }
 
 // await waits for a client to close, so that what we wrote last is read: a
-// connection that is closed with bytes unread takes them back.
-func await(closed <-chan struct{}, limit time.Duration) {
-	timer := time.NewTimer(limit)
-	defer timer.Stop()
-	select {
-	case <-closed:
-	case <-timer.C:
+// connection that is closed with bytes unread takes them back. As long as some
+// are still on their way to a slow client, it may take longer than the limit.
+func await(ctx context.Context, closed <-chan struct{}, limit time.Duration) {
+	conn := ctx.Value(connKey{}).(*watchedConn)
+	tick := time.NewTicker(limit)
+	defer tick.Stop()
+	for {
+		select {
+		case <-closed:
+			return
+		case <-conn.ctx.Done():
+			return
+		case <-tick.C:
+			if !conn.unsent() {
+				return
+			}
+		}
 	}
 }

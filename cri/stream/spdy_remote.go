@@ -109,7 +109,7 @@ func (s *Server) openSPDY(ctx context.Context, cancel context.CancelFunc, w http
 			}
 		}
 		session.forget(t["stdin"], t["resize"])
-		await(session.closed, s.limits.farewell)
+		await(ctx, session.closed, s.limits.farewell)
 		session.end()
 		conn.Close()
 	}

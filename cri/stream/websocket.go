@@ -185,7 +185,7 @@ func (s *Server) openWebSocket(ctx context.Context, cancel context.CancelFunc, w
 		for _, q := range in {
 			q.Close() // nobody reads; the rest of what comes is thrown away
 		}
-		await(c.closed, s.limits.farewell)
+		await(ctx, c.closed, s.limits.farewell)
 		ws.Close()
 	}
 	return side, nil
