@@ -20,6 +20,12 @@ var usual = []struct{ pattern, why string }{
 	{"back-off .* restarting failed container=main pod=always-node", "a pod that fails on purpose"},
 	{"execute /no/such/program: executable file not found", "a container that fails on purpose"},
 	{`PodSandbox from runtime service failed.*podSandboxID=""`, "asked at the start, to learn whether there is such a call"},
+	{"Error on socket receive.*use of closed network connection", "the kubelet still reads from a WebSocket that it has closed"},
+	{"(Stop|Remove)PodSandbox from runtime service failed.*context canceled", "the kubelet ends while it tidies up"},
+	{"Failed to (remove sandbox|stop sandbox before removing).*context canceled", "the same"},
+	{"Failed to get system UUID: open /etc/machine-id", "a machine that nobody has installed has no id"},
+	{"Housekeeping took longer than expected", "a machine that is slow or busy"},
+	{"Unable to process watch event.*doesn't exist in cache", "the kubelet sees the end of a file by its watch and by its list"},
 	{"ContainerStatus from runtime service failed.*not found", "the kubelet asks for a container that it removes at the same time"},
 }
 

@@ -98,7 +98,7 @@ func (n *node) startDaemon() {
 
 func (n *node) startKubelet() {
 	n.t.Helper()
-	n.kubelet = n.begin("kubelet", kubeletBinary, "--config", n.dir+"/kubelet.yaml", "--root-dir", n.dir+"/kubelet",
+	n.kubelet = n.begin("kubelet", kubeletBinary(), "--config", n.dir+"/kubelet.yaml", "--root-dir", n.dir+"/kubelet",
 		"--cert-dir", n.dir+"/kubelet/pki", "--hostname-override", "node", "--v", "2")
 	n.eventually("the kubelet answers", func() error {
 		_, err := n.get("/healthz")
