@@ -152,6 +152,10 @@ func (c *conn) spawn(m *Monitor, r *wire.Request, files []int) {
 
 // spawned answers a spawn.
 func (c *conn) spawned(m *Monitor, t *task, result spawn.Result) {
+	if result.Failed == -1 && !spawn.Executed(m.hostProc, result.PID) {
+		unix.Wait4(result.PID, nil, 0, nil) // it has ended
+		result.Failed = spawn.Killed
+	}
 	if result.Failed != -1 {
 		if m.tasks[t.ID] == t {
 			delete(m.tasks, t.ID)

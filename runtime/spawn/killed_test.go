@@ -79,6 +79,9 @@ func TestBothProcessesOfAKilledSpawnAreKnown(t *testing.T) {
 			if result.PID != second || result.Failed != -1 {
 				t.Errorf("%+v, want the second process, %d", result, second)
 			}
+			if Executed(procFolder(t), second) {
+				t.Error("it is said to have executed its program")
+			}
 			if status := reap(second); status.Signal() != unix.SIGKILL {
 				t.Errorf("the second process ended with %#x, want SIGKILL", status)
 			}
@@ -87,4 +90,44 @@ func TestBothProcessesOfAKilledSpawnAreKnown(t *testing.T) {
 			}
 		})
 	}
+}
+
+func procFolder(t *testing.T) int {
+	t.Helper()
+	proc, err := os.Open("/proc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { proc.Close() })
+	return int(proc.Fd())
+}
+
+// A program that was killed once it ran has run, however early that was.
+func TestProgramThatEndedWasExecuted(t *testing.T) {
+	b := newBuilder()
+	b.Ops = append(b.Ops, restoreSignals, execve("/bin/true"))
+	im, err := b.Program.Link()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := NewSpawn(im, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	result := s.Run(im, -1)
+	if result.Failed != -1 {
+		t.Fatalf("%+v", result)
+	}
+	proc := procFolder(t)
+	if !Executed(proc, result.PID) {
+		t.Error("not while it runs")
+	}
+	if err := unix.Waitid(unix.P_PID, result.PID, nil, unix.WEXITED|unix.WNOWAIT, nil); err != nil {
+		t.Fatal(err)
+	}
+	if !Executed(proc, result.PID) {
+		t.Error("not when it has ended")
+	}
+	reap(result.PID)
 }

@@ -2,6 +2,7 @@ package spawn
 
 import (
 	"encoding/binary"
+	"errors"
 	"path"
 	"strconv"
 	"strings"
@@ -228,12 +229,19 @@ func (p Program) Explain(r Result) error {
 	if r.Failed == CloneFailed {
 		return &Error{What: "make the process", Errno: r.Errno}
 	}
+	if r.Failed == Killed {
+		return ErrKilled
+	}
 	if r.Failed < 0 || r.Failed >= len(p.Ops) {
 		return nil
 	}
 	op := p.Ops[r.Failed]
 	return &Error{What: op.What, Errno: r.Errno, Execute: op.Nr == unix.SYS_EXECVE}
 }
+
+// ErrKilled is the fate of a process that did not come to its program: somebody
+// killed its group, the group had too little memory, or a step took too long.
+var ErrKilled = errors.New("killed before its program was executed")
 
 // Error is a step that failed in the new process.
 type Error struct {

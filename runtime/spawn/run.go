@@ -2,6 +2,8 @@ package spawn
 
 import (
 	"encoding/binary"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -21,6 +23,10 @@ type Result struct {
 
 // CloneFailed is Result.Failed when no process could be made at all.
 const CloneFailed = -2
+
+// Killed is Result.Failed when the process was killed before its execve. Run
+// does not tell it, for the kernel does not: see Executed.
+const Killed = -4
 
 // cloneArgs is struct clone_args of clone3(2).
 type cloneArgs struct {
@@ -118,6 +124,43 @@ func (s *Spawn) Run(im *Image, cgroup int) Result {
 	}
 	unix.Close(int(s.pidfd))
 	return result
+}
+
+// Executed tells whether a process that Run has named came as far as its
+// execve. One that was killed before, with its control group or by Abandon, has
+// not run its program, but a clone that waits for an execve returns in silence.
+// proc is the host's /proc. The process must not have been reaped.
+func Executed(proc, pid int) bool {
+	var info unix.Siginfo
+	err := unix.Waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
+	if err != nil || info.Signo == 0 {
+		return true // it lives
+	}
+	flags, err := taskFlags(proc, pid)
+	const neverExecuted = 0x40 // PF_FORKNOEXEC
+	return err != nil || flags&neverExecuted == 0
+}
+
+// taskFlags reads the ninth field of /proc/PID/stat (proc_pid_stat(5)), which
+// stays when the process has ended.
+func taskFlags(proc, pid int) (uint64, error) {
+	fd, err := unix.Openat(proc, strconv.Itoa(pid)+"/stat", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(fd)
+	buffer := make([]byte, 512)
+	n, err := unix.Read(fd, buffer)
+	if err != nil {
+		return 0, err
+	}
+	// The name may hold anything, also a parenthesis.
+	text := string(buffer[:n])
+	fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
+	if len(fields) < 7 {
+		return 0, unix.EBADMSG
+	}
+	return strconv.ParseUint(fields[6], 10, 64)
 }
 
 // Abandon kills a spawn that hangs, for instance in a mount of a dead server.
