@@ -65,7 +65,7 @@ func TestContainersDoNotNoticeTheDeathOfTheDaemon(t *testing.T) {
 			if s := c.exited(); s.ExitCode != 137 || s.Reason != "Error" {
 				t.Errorf("killed container: exit code %d, %s; want 137, Error", s.ExitCode, s.Reason)
 			}
-			t.Logf("%d lines", complete(t, c.log, o.streams...))
+			t.Logf("%d lines", complete(t, c.log, o.tty, o.streams...))
 			p.remove()
 			check()
 		})
@@ -105,7 +105,7 @@ func TestExitWhileTheDaemonIsDeadIsKnownAfterItsRestart(t *testing.T) {
 		}
 	}
 	for i, o := range outputs {
-		if n := complete(t, exiting[i].log, o.streams...); n != lines {
+		if n := complete(t, exiting[i].log, o.tty, o.streams...); n != lines {
 			t.Errorf("%s: %d lines, want %d", o.name, n, lines)
 		}
 	}

@@ -48,7 +48,7 @@ func TestLogRotationLosesNoLine(t *testing.T) {
 			if err := os.WriteFile(whole, []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			t.Logf("%d lines", complete(t, whole, o.streams...))
+			t.Logf("%d lines", complete(t, whole, o.tty, o.streams...))
 			if _, err := d.ReopenContainerLog(d.context(), &criapi.ReopenContainerLogRequest{ContainerId: c.id}); err == nil {
 				t.Error("reopening the log of an exited container succeeded")
 			}

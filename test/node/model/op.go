@@ -165,10 +165,13 @@ func (w World) container(op Op) []Outcome {
 	case Remove:
 		return become(codes.OK, Container{})
 	case Kill:
-		if c.State == Running {
-			c.Program = Dying
+		if c.State != Running {
+			return become(codes.OK, c)
 		}
-		return become(codes.OK, c)
+		// One that has ended, and nobody saw it yet, takes a signal too.
+		ended := c.alone()
+		c.Program = Dying
+		return become(codes.OK, append(ended, c)...)
 	}
 	if c.State == None {
 		return refuse(codes.NotFound)
