@@ -168,10 +168,12 @@ func (w World) container(op Op) []Outcome {
 		if c.State != Running {
 			return become(codes.OK, c)
 		}
-		// One that has ended, and nobody saw it yet, takes a signal too.
-		ended := c.alone()
-		c.Program = Dying
-		return become(codes.OK, append(ended, c)...)
+		dying := c
+		dying.Program = Dying
+		if len(c.alone()) > 0 { // it may have ended unseen, and such a process takes a signal too
+			return become(codes.OK, c, dying)
+		}
+		return become(codes.OK, dying)
 	}
 	if c.State == None {
 		return refuse(codes.NotFound)
