@@ -131,6 +131,9 @@ func (o *options) hardware(e *emulator, n *node) []string {
 		"console=ttyS0", "quiet", "panic=-1", "mitigations=off", "nokaslr", "init_on_alloc=0", "audit=0", "nowatchdog",
 		"tsc=reliable", "rcupdate.rcu_expedited=1", "net.ifnames=0", "lsm=" + modules,
 	}
+	if o.init != "" {
+		kernel = append(kernel, wire.InitArgument+o.init)
+	}
 	if o.arguments != "" {
 		kernel = append(kernel, o.arguments)
 	}

@@ -33,6 +33,7 @@ type options struct {
 	mirror       string
 	kernel       string
 	security     string
+	init         string
 	cpus         int
 	memory       string
 	in           list
@@ -68,6 +69,7 @@ func parse() *options {
 	flag.StringVar(&o.mirror, "mirror", "", "`URL` of Debian's archive (default: the one in this machine's apt sources)")
 	flag.StringVar(&o.kernel, "kernel", "current", "`version` of Linux: current, 6.12 or 6.1")
 	flag.StringVar(&o.security, "lsm", "", "a security `module` to enable: apparmor")
+	flag.StringVar(&o.init, "init", "", "the first `program`: systemd (default: one that only runs the command)")
 	flag.IntVar(&o.cpus, "cpus", 2, "`number` of processors")
 	flag.StringVar(&o.memory, "memory", "2G", "`size` of memory")
 	flag.Var(&o.in, "in", "`file or directory` to have in the guest's working directory, /in; PATH:NAME gives it another name (repeatable)")
@@ -96,6 +98,9 @@ func (o *options) check() error {
 	if o.security != "" && o.security != "apparmor" {
 		return fmt.Errorf("-lsm %q: not apparmor", o.security)
 	}
+	if o.init != "" && o.init != "systemd" {
+		return fmt.Errorf("-init %q: not systemd", o.init)
+	}
 	if o.cpus < 1 {
 		return fmt.Errorf("-cpus %d: less than one", o.cpus)
 	}
@@ -119,7 +124,7 @@ func (o *options) run(ctx context.Context) (int, error) {
 	if err != nil {
 		return statusBroken, fmt.Errorf("prepare QEMU: %w", err)
 	}
-	node, err := c.node(ctx, o.mirror, o.kernel)
+	node, err := c.node(ctx, o.mirror, o.kernel, o.init)
 	if err != nil {
 		return statusBroken, fmt.Errorf("prepare Linux %s: %w", o.kernel, err)
 	}

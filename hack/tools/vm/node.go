@@ -22,6 +22,9 @@ var software = []string{
 	"iproute2", "iputils-ping", "kmod", "libc-bin", "mawk", "mount", "ncurses-base", "nftables", "procps", "sed", "strace", "tar", "util-linux",
 }
 
+// managers is what the guest has besides when its first program is another.
+var managers = map[string][]string{"systemd": {"dbus", "libpam-runtime", "systemd"}}
+
 // unwanted come along by dependencies of what is never done here, their
 // installation.
 var unwanted = regexp.MustCompile("^(debconf|dpkg|usrmerge|perl.*|lib.*perl.*|login|init-system-helpers)$")
@@ -36,15 +39,20 @@ func (n *node) kernel() string  { return filepath.Join(n.dir, "vmlinuz") }
 func (n *node) modules() string { return filepath.Join(n.dir, "modules") }
 func (n *node) disk() string    { return filepath.Join(n.dir, "root.ext4") }
 
-func (c *cache) node(ctx context.Context, mirror, kernel string) (*node, error) {
+func (c *cache) node(ctx context.Context, mirror, kernel, init string) (*node, error) {
+	name, packages := "linux-"+kernel, software
 	recipe := fmt.Sprint("2 ", suites[kernel], software, unwanted, first, files)
-	dir, err := c.get("linux-"+kernel, recipe, func(dir string) error {
+	if init != "" {
+		name, packages = name+"-"+init, slices.Concat(software, managers[init])
+		recipe += fmt.Sprint(managers[init], managerUsers)
+	}
+	dir, err := c.get(name, recipe, func(dir string) error {
 		say("preparing Linux %s; this is done once and takes a minute", kernel)
 		a, err := openArchive(ctx, filepath.Join(c.dir, "apt"), mirror)
 		if err != nil {
 			return err
 		}
-		b := &nodeBuilder{node: node{dir}, archive: a, tree: filepath.Join(dir, "tree")}
+		b := &nodeBuilder{node: node{dir}, archive: a, tree: filepath.Join(dir, "tree"), packages: packages, init: init}
 		return b.build(ctx, suites[kernel])
 	})
 	return &node{dir}, err
@@ -55,6 +63,9 @@ type nodeBuilder struct {
 	archive *archive
 	tree    string // of the root file system
 	version string // of the kernel, as uname -r says it
+
+	packages []string // what the guest has besides the kernel
+	init     string
 }
 
 func (b *nodeBuilder) build(ctx context.Context, suite string) error {
@@ -82,7 +93,7 @@ func (b *nodeBuilder) unpack(ctx context.Context, suite string) error {
 	if err := b.archive.unpack(ctx, suite, b.tree, kernel); err != nil {
 		return err
 	}
-	names, err := b.archive.names(ctx, release, software...)
+	names, err := b.archive.names(ctx, release, b.packages...)
 	if err != nil {
 		return err
 	}
@@ -188,7 +199,31 @@ func (b *nodeBuilder) complete() error {
 			return err
 		}
 	}
-	return nil
+	if b.init == "" {
+		return nil
+	}
+	return b.addUsers()
+}
+
+// managerUsers are who the message bus runs as.
+var managerUsers = map[string]string{
+	"passwd": "messagebus:x:100:101::/nonexistent:/usr/sbin/nologin\n",
+	"group":  "messagebus:x:101:\n",
+}
+
+func (b *nodeBuilder) addUsers() error {
+	for name, line := range managerUsers {
+		path := filepath.Join(b.tree, "etc", name)
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(path, append(text, line...), 0o644); err != nil {
+			return err
+		}
+	}
+	// An identity of its own would make the machine ask for its first settings.
+	return os.WriteFile(filepath.Join(b.tree, "etc/machine-id"), []byte("6372692d6d696e692d746573742d766d\n"), 0o444)
 }
 
 // makeDisk writes the tree into a file system, as root's whoever we are.

@@ -9,6 +9,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -19,7 +20,11 @@ import (
 )
 
 func main() {
-	p, err := boot()
+	start := boot
+	if len(os.Args) == 2 && os.Args[1] == serviceArgument {
+		start = func() (*port, error) { return openPort(wire.Port) }
+	}
+	p, err := start()
 	if err == nil {
 		err = p.serve()
 	}
@@ -48,6 +53,9 @@ func boot() (*port, error) {
 	}
 	if err := settle(); err != nil {
 		return nil, err
+	}
+	if manager, err := wantedManager(); err != nil || manager != "" {
+		return nil, errors.Join(err, becomeManager(manager)) // it returns only with an error
 	}
 	return openPort(wire.Port)
 }

@@ -15,6 +15,10 @@ package wire
 // Port is the name of the serial port.
 const Port = "control"
 
+// InitArgument is the kernel argument that names another first program, which
+// runs the guest as a service of its own.
+const InitArgument = "vm_init="
+
 // Names of the directories of the payload and of the results.
 const (
 	In  = "/in"
