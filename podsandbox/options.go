@@ -32,8 +32,9 @@ type Options struct {
 	// CgroupParent is where pods without a cgroup parent live; default
 	// /cri-mini.
 	CgroupParent string
-	// SystemdCgroups names the cgroup of a container cri-mini-<id>.scope, as
-	// the kubelet expects with its systemd driver, instead of <id>.
+	// SystemdCgroups puts a container in the scope cri-mini-<id>.scope of the
+	// slice that the cgroup parent names, as the kubelet expects with its
+	// systemd driver, instead of in the group <id> below the parent.
 	SystemdCgroups bool
 	// OpenFiles is RLIMIT_NOFILE of every process; 0 leaves the monitor's own.
 	OpenFiles uint64

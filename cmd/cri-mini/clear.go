@@ -2,11 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -78,12 +74,4 @@ func (d *daemon) removePods(ctx context.Context) error {
 		})
 	}
 	return pods.Wait()
-}
-
-func (d *daemon) removeCgroup(context.Context) error {
-	err := os.Remove(filepath.Join(d.executor.Cgroups().Path, d.cgroupParent()))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"hash/fnv"
 	"io"
 	"log/slog"
 	"net"
@@ -24,6 +23,7 @@ import (
 	"cri-mini/internal/undo"
 	"cri-mini/podsandbox"
 	"cri-mini/podsandbox/network"
+	"cri-mini/runtime/cgroup/systemd"
 	"cri-mini/runtime/executor"
 )
 
@@ -36,6 +36,7 @@ type daemon struct {
 	log      *slog.Logger
 	images   *image.Store
 	executor *executor.Executor
+	systemd  *systemd.Manager // nil with the driver cgroupfs
 	network  *network.Network
 	pods     *podsandbox.Pods
 	sockets  struct {
@@ -138,7 +139,7 @@ func (d *daemon) openImages(context.Context) (err error) {
 }
 
 func (d *daemon) openExecutor(ctx context.Context) (err error) {
-	if d.executor, err = executor.Open(ctx, executor.Options{State: d.State, Logger: d.log}); err != nil {
+	if d.executor, err = executor.Open(ctx, executor.Options{State: d.State, Logger: d.log, Systemd: d.systemd}); err != nil {
 		return err
 	}
 	d.opened.Add(func() error {
@@ -176,8 +177,11 @@ func (d *daemon) openPods(ctx context.Context) (err error) {
 		Network:      d.network,
 		Logger:       d.log,
 		CgroupParent: d.cgroupParent(),
-		OpenFiles:    d.OpenFiles,
-		CDIFolders:   d.CDIFolders(),
+
+		SystemdCgroups: d.systemd != nil,
+
+		OpenFiles:  d.OpenFiles,
+		CDIFolders: d.CDIFolders(),
 	})
 	if err != nil {
 		return err
@@ -231,17 +235,6 @@ func (d *daemon) waitForEnd(ctx context.Context) error {
 	return nil
 }
 
-// cgroupParent is where pods without a parent of their own live. Each instance
-// has one, so that the last of them can remove it.
-func (d *daemon) cgroupParent() string {
-	if d.Root == config.DefaultRoot {
-		return "/cri-mini"
-	}
-	h := fnv.New32a()
-	h.Write([]byte(d.Root))
-	return fmt.Sprintf("/cri-mini-%08x", h.Sum32())
-}
-
 var semantic = regexp.MustCompile(`^v?([0-9]+\.[0-9]+\.[0-9]+([-+].*)?)$`)
 
 // node is what the kubelet is told of us.
@@ -250,7 +243,7 @@ func (d *daemon) node() cri.Node {
 		Version:      "0.0.0+" + version,
 		Root:         d.Root,
 		State:        d.State,
-		CgroupDriver: criapi.CgroupDriver_CGROUPFS,
+		CgroupDriver: d.cgroupDriver(),
 		Handlers: []*criapi.RuntimeHandler{{Features: &criapi.RuntimeHandlerFeatures{
 			RecursiveReadOnlyMounts: true,
 			UserNamespaces:          true,

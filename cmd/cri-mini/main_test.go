@@ -47,7 +47,7 @@ func TestErrorsAreOneLineAndAHint(t *testing.T) {
 		{[]string{"serve", "--config=" + bad}, 1, []string{bad + `:2: unknown key "netwrk"`}},
 		{[]string{"config", "--config=" + bad}, 1, []string{bad + `:2: unknown key "netwrk"`}},
 		{[]string{"serve", "--network=bridge"}, 1, []string{`network "bridge": want one of auto, builtin, cni`}},
-		{[]string{"serve", "--cgroup-driver=systemd"}, 1, []string{`cgroup-driver "systemd": not available in this version`}},
+		{[]string{"serve", "--cgroup-driver=Systemd"}, 1, []string{`cgroup-driver "Systemd": want one of auto, cgroupfs, systemd`}},
 		{[]string{"serve", "--root=here"}, 1, []string{`root "here": want an absolute path`}},
 		{[]string{"serve", "--nonsense"}, 1, []string{"unknown flag --nonsense", "see: cri-mini serve --help"}},
 		{[]string{"dance"}, 1, []string{"dance", "see: cri-mini --help"}},

@@ -27,6 +27,7 @@ func (c *serveCmd) Run(ctx context.Context, e *config.Endpoint) error {
 		{"lock", d.openLocks},
 		{"sockets", d.openSockets},
 		{"image store", d.openImages},
+		{"control groups", d.openCgroups},
 		{"executor", d.openExecutor},
 		{"network", d.openNetwork},
 		{"pods", d.openPods},

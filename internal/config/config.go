@@ -89,9 +89,6 @@ func (c Config) Validate() error {
 			return &Error{check.key, check.value, "want one of " + strings.Join(check.words, ", ")}
 		}
 	}
-	if c.CgroupDriver == "systemd" {
-		return &Error{"cgroup-driver", c.CgroupDriver, "not available in this version; use cgroupfs, and set the same in the kubelet"}
-	}
 	if _, _, err := net.SplitHostPort(c.StreamAddress); err != nil {
 		return &Error{"stream-address", c.StreamAddress, "want host:port"}
 	}

@@ -63,7 +63,6 @@ func TestValidateNamesKeyAndValue(t *testing.T) {
 		{func(c *Config) { c.CDISpecDirs = "/etc/cdi, run/cdi" }, `cdi-spec-dirs "run/cdi": want an absolute path`},
 		{func(c *Config) { c.Network = "bridge" }, `network "bridge": want one of auto, builtin, cni`},
 		{func(c *Config) { c.CgroupDriver = "Systemd" }, `cgroup-driver "Systemd"`},
-		{func(c *Config) { c.CgroupDriver = "systemd" }, `cgroup-driver "systemd": not available in this version`},
 		{func(c *Config) { c.LayerForm = "tar" }, `layer-form "tar"`},
 		{func(c *Config) { c.LogLevel = "trace" }, `log-level "trace"`},
 		{func(c *Config) { c.StreamAddress = "127.0.0.1" }, `stream-address "127.0.0.1"`},

@@ -70,9 +70,9 @@ func TestProgramIsOneStaticFile(t *testing.T) {
 // import is ready, so small ones of other modules do come before package boot.
 var heavy = []string{
 	"net", "net/http", "crypto/tls", "crypto/x509", "html/template", "text/template",
-	"cri-mini/cri", "cri-mini/image", "cri-mini/podsandbox", "cri-mini/runtime/cgroup", "cri-mini/runtime/executor",
+	"cri-mini/cri", "cri-mini/image", "cri-mini/podsandbox", "cri-mini/runtime/cgroup", "cri-mini/runtime/cgroup/systemd", "cri-mini/runtime/executor",
 	"github.com/alecthomas/kong", "github.com/cilium/ebpf", "github.com/containerd/cgroups/v3/cgroup2",
-	"github.com/containernetworking/cni/libcni", "github.com/google/nftables",
+	"github.com/containernetworking/cni/libcni", "github.com/godbus/dbus/v5", "github.com/google/nftables",
 	"google.golang.org/grpc", "google.golang.org/protobuf/internal/impl",
 	"k8s.io/cri-api/pkg/apis/runtime/v1", "github.com/gorilla/websocket", "github.com/moby/spdystream",
 	"oras.land/oras-go/v2/registry",

@@ -18,7 +18,7 @@ import (
 // Two arrows of the picture are not imports: podsandbox says what it needs of
 // an executor as an interface, and values of runtime/spec pass between them.
 var ours = []struct{ who, may string }{
-	{"cmd/cri-mini", "cri cri/stream podsandbox podsandbox/network image image/... runtime/executor runtime/cgroup runtime/boot runtime/seccomp runtime/apparmor runtime/selinux runtime/capability runtime/spec internal/..."},
+	{"cmd/cri-mini", "cri cri/stream podsandbox podsandbox/network image image/... runtime/executor runtime/cgroup runtime/cgroup/systemd runtime/boot runtime/seccomp runtime/apparmor runtime/selinux runtime/capability runtime/spec internal/..."},
 	{"cri", "cri/stream podsandbox podsandbox/metrics image image/reference image/registry runtime/spec internal/..."},
 	{"cri/stream", "podsandbox runtime/spec internal/..."},
 	// The other face of the daemon, towards its own command line.
@@ -45,6 +45,7 @@ var ours = []struct{ who, may string }{
 	{"runtime/apparmor", "internal/..."},
 	{"runtime/selinux", "internal/..."},
 	{"runtime/cgroup", "runtime/spec internal/..."},
+	{"runtime/cgroup/systemd", "internal/..."},
 	{"runtime/executor", "runtime/... internal/..."},
 
 	{"internal/testregistry", "internal/testtool"},
@@ -61,6 +62,7 @@ var only = []struct{ what, who string }{
 	{"github.com/gorilla/websocket", "cri/stream"},
 	{"github.com/containerd/cgroups/...", "runtime/cgroup"},
 	{"github.com/cilium/ebpf/...", "runtime/cgroup"},
+	{"github.com/godbus/dbus/...", "runtime/cgroup/systemd"},
 	{"go.yaml.in/...", "podsandbox/cdi"},
 	{"tags.cncf.io/...", "podsandbox/cdi"},
 	{"github.com/containernetworking/...", "podsandbox/network/internal/cni"},
@@ -68,8 +70,9 @@ var only = []struct{ what, who string }{
 	{"oras.land/...", "image/registry"},
 	{"net/http", "image/registry cri/stream internal/admin internal/testregistry cmd/cri-mini"},
 	// What starts a process: CNI plugins are programs, as is the compiler of
-	// AppArmor's profiles, and our own binary is executed again as the monitor.
-	{"os/exec", "podsandbox/network/internal/cni runtime/apparmor runtime/executor cmd/cri-mini internal/testtool internal/enclosure hack/..."},
+	// AppArmor's profiles, our own binary is executed again as the monitor, and a scope of systemd
+	// needs a process.
+	{"os/exec", "podsandbox/network/internal/cni runtime/apparmor runtime/executor runtime/cgroup/systemd cmd/cri-mini internal/testtool internal/enclosure hack/..."},
 }
 
 // light are the packages from outside that the program of the monitor may

@@ -156,7 +156,7 @@ var containers = map[string]func(*Request){
 	"another-containers-processes": func(r *Request) {
 		r.security().NamespaceOptions = &criapi.NamespaceOption{Pid: criapi.NamespaceMode_TARGET, TargetId: "c0"}
 		r.Pod.Linux.CgroupParent = "" // our own
-		r.Facts.SystemdCgroups = true
+		r.Facts.SystemdCgroups, r.Facts.CgroupParent = true, "/cri_mini.slice"
 		r.Devices = []spec.Device{{HostPath: "/dev/fuse", ContainerPath: "/dev/fuse", Permissions: "rwm"}}
 		r.Config.Linux.Resources = &criapi.LinuxContainerResources{CpuQuota: -1, MemoryLimitInBytes: -1, MemorySwapLimitInBytes: -1}
 	},

@@ -91,6 +91,21 @@ func (r Resources) settings() ([]setting, error) {
 	return all, nil
 }
 
+// Values are what the resources say of some files, where they say one value.
+func (r Resources) Values(files ...string) (map[string]string, error) {
+	settings, err := r.settings()
+	if err != nil {
+		return nil, err
+	}
+	values := map[string]string{}
+	for _, s := range settings {
+		if s.merge == nil && slices.Contains(files, s.file) {
+			values[s.file] = s.value
+		}
+	}
+	return values, nil
+}
+
 func (r Resources) cpu() ([]setting, error) {
 	var all []setting
 	if r.CpusetCpus != "" {

@@ -135,10 +135,10 @@ func (e *Executor) prepare(ctx context.Context, c *container, s spec.Container) 
 	if around.Places, err = places(c.rootfs, s); err != nil {
 		return err
 	}
-	if p.group, err = e.group(s, devices); err != nil {
+	if p.group, err = e.group(ctx, s, devices); err != nil {
 		return err
 	}
-	back.Add(func() error { return p.group.Remove(context.WithoutCancel(ctx)) })
+	back.Add(func() error { return e.removeGroup(context.WithoutCancel(ctx), s.Cgroup) })
 	p.spec = s
 	p.program = spawn.Container(s, around)
 	c.prepared = p
@@ -274,13 +274,13 @@ func unquoted(value string) string {
 	return value
 }
 
-func (e *Executor) group(s spec.Container, devices []device) (*cgroup.Group, error) {
+func (e *Executor) group(ctx context.Context, s spec.Container, devices []device) (*cgroup.Group, error) {
 	resources := cgroupResources(s.Resources)
 	for _, d := range devices {
 		if rule, needed := d.rule(); needed {
 			resources.Devices = append(resources.Devices, rule)
 		}
 	}
-	group, err := e.cgroups.Create(s.Cgroup, resources)
+	group, err := e.makeGroup(ctx, s.Cgroup, resources)
 	return group, badLimit(err)
 }

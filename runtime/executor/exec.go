@@ -14,6 +14,7 @@ import (
 
 	"cri-mini/internal/undo"
 	"cri-mini/runtime/cgroup"
+	"cri-mini/runtime/cgroup/systemd"
 	"cri-mini/runtime/spawn"
 	"cri-mini/runtime/spec"
 	"cri-mini/runtime/wire"
@@ -48,7 +49,7 @@ func (e *Executor) Exec(ctx context.Context, id string, p spec.Process, wanted s
 	}
 	var back undo.Stack
 	defer back.Run()
-	group, err := e.cgroups.Create(r.cgroup+"/exec-"+strconv.FormatUint(execNumber.Add(1), 36)+"-"+strconv.Itoa(os.Getpid()), cgroup.Resources{AllowAllDevices: true})
+	group, err := e.cgroups.Create(systemd.Inside(r.cgroup)+"/exec-"+strconv.FormatUint(execNumber.Add(1), 36)+"-"+strconv.Itoa(os.Getpid()), cgroup.Resources{AllowAllDevices: true})
 	if err != nil {
 		return nil, fmt.Errorf("cgroup of the process: %w", err)
 	}

@@ -21,6 +21,7 @@ import (
 	"cri-mini/internal/atomicfile"
 	"cri-mini/runtime/capability"
 	"cri-mini/runtime/cgroup"
+	"cri-mini/runtime/cgroup/systemd"
 	"cri-mini/runtime/spec"
 )
 
@@ -28,6 +29,8 @@ import (
 type Options struct {
 	State  string // folder on tmpfs, this instance's own
 	Logger *slog.Logger
+	// Systemd makes the groups that are scopes; nil where we make all.
+	Systemd *systemd.Manager
 }
 
 // Executor makes sandboxes and containers. It is safe for concurrent use.
@@ -35,6 +38,7 @@ type Executor struct {
 	state   string
 	log     *slog.Logger
 	cgroups cgroup.Root
+	systemd *systemd.Manager // or nil
 	monitor *client
 	exits   chan spec.TaskExit
 	limits  limits
@@ -77,7 +81,7 @@ func Open(ctx context.Context, o Options) (*Executor, error) {
 		o.Logger = slog.Default()
 	}
 	e := &Executor{
-		state: o.State, log: o.Logger, cgroups: root, limits: own,
+		state: o.State, log: o.Logger, cgroups: root, systemd: o.Systemd, limits: own,
 		exits:     make(chan spec.TaskExit, 1024),
 		sandboxes: map[string]*sandbox{}, containers: map[string]*container{}, users: map[spec.IDMapping]*os.File{},
 	}

@@ -30,11 +30,11 @@ func (e *Executor) startInit(ctx context.Context, s spec.Sandbox, made files) (s
 		return started, err
 	}
 	back.Add(func() error { return e.dropNote(initID(s.ID)) })
-	group, err := e.cgroups.Create(s.Cgroup, cgroup.Resources{AllowAllDevices: true})
+	group, err := e.makeGroup(ctx, s.Cgroup, cgroup.Resources{AllowAllDevices: true})
 	if err != nil {
 		return started, err
 	}
-	back.Add(func() error { return group.Remove(context.WithoutCancel(ctx)) })
+	back.Add(func() error { return e.removeGroup(context.WithoutCancel(ctx), s.Cgroup) })
 	dir, err := group.Open()
 	if err != nil {
 		return started, err

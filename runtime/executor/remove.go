@@ -60,17 +60,6 @@ func (e *Executor) Kill(id string) error {
 	return errors.Join(err, failed)
 }
 
-func (e *Executor) killGroup(path string) error {
-	if path == "" {
-		return os.ErrNotExist // never the root of all groups
-	}
-	group, err := e.cgroups.Load(path)
-	if err != nil {
-		return err
-	}
-	return group.Kill()
-}
-
 // Remove ends what runs and takes away everything of the container.
 func (e *Executor) Remove(ctx context.Context, s spec.Container) error {
 	if s.Cgroup == "" { // the caller's record is damaged; there is our note
@@ -111,23 +100,6 @@ func (e *Executor) Remove(ctx context.Context, s spec.Container) error {
 	return nil
 }
 
-func (e *Executor) removeGroup(ctx context.Context, path string) error {
-	if path == "" {
-		return nil
-	}
-	group, err := e.cgroups.Load(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err == nil {
-		err = group.Remove(ctx)
-	}
-	if err != nil {
-		return fmt.Errorf("cgroup %s: %w", path, err)
-	}
-	return nil
-}
-
 // forget makes the monitor let a task go. It may still be busy with the exit, or
 // even with the start; kill is called until it has ended.
 func (e *Executor) forget(ctx context.Context, id string, kill func() error) error {
@@ -146,10 +118,6 @@ func (e *Executor) forget(ctx context.Context, id string, kill func() error) err
 }
 
 // Update changes the limits of a container's cgroup, all or none.
-func (e *Executor) Update(_ context.Context, s spec.Container, r spec.Resources) error {
-	group, err := e.cgroups.Load(s.Cgroup)
-	if err != nil {
-		return err
-	}
-	return badLimit(group.Update(cgroupResources(r)))
+func (e *Executor) Update(ctx context.Context, s spec.Container, r spec.Resources) error {
+	return badLimit(e.updateGroup(ctx, s.Cgroup, cgroupResources(r)))
 }

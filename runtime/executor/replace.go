@@ -96,7 +96,7 @@ func (e *Executor) adopt(ctx context.Context, c *container) error {
 	send := []*os.File{r.files["pidfd"]}
 	opened := files{}
 	defer opened.close()
-	if group, err := e.cgroups.Load(r.cgroup); err == nil {
+	if group, err := e.loadGroup(r.cgroup); err == nil {
 		if dir, err := group.Open(); err == nil {
 			opened["cgroup"] = dir
 			request.Task.Cgroup = true

@@ -19,7 +19,7 @@ import (
 // Stats reads what a control group and all below it use; shares are those it
 // was given, 0 when nobody knows.
 func (e *Executor) Stats(group string, shares int64) (spec.Stats, error) {
-	g, err := e.cgroups.Load(group)
+	g, err := e.loadGroup(group)
 	if err != nil {
 		return spec.Stats{}, unknownIfGone(err)
 	}
@@ -35,7 +35,7 @@ func (e *Executor) Stats(group string, shares int64) (spec.Stats, error) {
 
 // CPUTime is the processor time that a control group used, in nanoseconds.
 func (e *Executor) CPUTime(group string) (uint64, error) {
-	g, err := e.cgroups.Load(group)
+	g, err := e.loadGroup(group)
 	if err != nil {
 		return 0, unknownIfGone(err)
 	}
@@ -61,7 +61,7 @@ func (e *Executor) Inside(id string) (spec.Inside, error) {
 	if err != nil {
 		return in, err
 	}
-	group, err := e.cgroups.Load(r.cgroup)
+	group, err := e.loadGroup(r.cgroup)
 	if err != nil {
 		return in, unknownIfGone(err)
 	}

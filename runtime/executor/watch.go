@@ -180,7 +180,7 @@ func (e *Executor) populated(path string) bool {
 	if path == "" {
 		return false // not the root of all groups
 	}
-	group, err := e.cgroups.Load(path)
+	group, err := e.loadGroup(path)
 	if err != nil {
 		return false
 	}
