@@ -126,6 +126,9 @@ func (c census) processes() {
 		}
 		_, rest, _ := strings.Cut(string(stat), "(")
 		name, rest, _ := strings.Cut(rest, ") ")
+		if strings.Fields(rest)[1] == "2" || name == "kthreadd" {
+			continue // the kernel's, where no enclosure hides them
+		}
 		c["process "+name+map[bool]string{true: " (zombie)"}[rest[0] == 'Z']]++
 		links, _ := filepath.Glob(p + "/ns/*")
 		open, _ := filepath.Glob(p + "/fd/*")

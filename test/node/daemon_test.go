@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -85,11 +86,15 @@ func start(t *testing.T, flags ...string) *daemon {
 	return d
 }
 
+// cgroupDriver is cgroupfs, or auto on a machine that is all for these tests and
+// where that means systemd.
+func cgroupDriver() string { return cmp.Or(os.Getenv("NODE_CGROUP_DRIVER"), "cgroupfs") }
+
 func (d *daemon) command() *exec.Cmd {
 	return exec.Command(enclosure.Program("cri-mini"), append([]string{
 		"serve", "--root", d.root(), "--state", filepath.Join(d.state, "state"), "--listen", d.endpoint(),
 		"--registry-config-dir", d.certs(), "--cni-conf-dir", d.conflists(), "--cni-bin-dir", filepath.Join(d.dir, "cni-bin"),
-		"--config", "/dev/null", "--cgroup-driver", "cgroupfs", "--log-level", "debug",
+		"--config", "/dev/null", "--cgroup-driver", cgroupDriver(), "--log-level", "debug",
 	}, d.flags...)...)
 }
 

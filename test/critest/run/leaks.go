@@ -85,6 +85,10 @@ func processes(s snapshot, _ *instance.Daemon) error {
 		if notPID != nil || pid == 1 || pid == os.Getpid() {
 			continue
 		}
+		stat, _ := os.ReadFile(filepath.Join("/proc", entry.Name(), "stat"))
+		if _, rest, _ := strings.Cut(string(stat), ") "); strings.HasPrefix(rest[min(1, len(rest)):], " 2 ") {
+			continue // the kernel's, where no enclosure hides them
+		}
 		command, _ := os.ReadFile(filepath.Join("/proc", entry.Name(), "cmdline")) // empty when it has just ended
 		s[fmt.Sprintf("process %d %q", pid, strings.ReplaceAll(string(command), "\x00", " "))] = true
 	}

@@ -27,6 +27,8 @@ type Daemon struct {
 	Log     string // file for its standard output and error
 	Level   string // of its log
 
+	CgroupDriver string
+
 	process *exec.Cmd
 	ended   chan error // what Wait returned
 }
@@ -55,7 +57,7 @@ func (d *Daemon) Start() error {
 		"--registry-config-dir="+d.Registries(),
 		"--cni-conf-dir="+filepath.Join(d.Work, "cni.conf"),
 		"--cni-bin-dir="+filepath.Join(d.Work, "cni.bin"),
-		"--network=builtin", "--cgroup-driver=cgroupfs", "--log-level="+d.Level)
+		"--network=builtin", "--cgroup-driver="+d.CgroupDriver, "--log-level="+d.Level)
 	d.process.Stdout, d.process.Stderr = log, log
 	if err := d.process.Start(); err != nil {
 		return fmt.Errorf("start the daemon: %w", err)
