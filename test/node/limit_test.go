@@ -283,7 +283,7 @@ func TestLimitOfHugePagesHoldsAndFollowsAnUpdate(t *testing.T) {
 	needController(t, "hugetlb")
 	const pool = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages"
 	if text, err := os.ReadFile(pool); err != nil || figure(t, filepath.Dir(pool), filepath.Base(pool), "") < 4 {
-		t.Skipf("kernel feature missing: 4 free huge pages of 2 MiB (there are %q)", text)
+		t.Skipf("kernel feature missing: 4 free huge pages of 2 MiB (there are %q)", strings.TrimSpace(string(text)))
 	}
 	d := ready(t)
 	p := d.runPod("huge")
