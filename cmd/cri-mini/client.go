@@ -109,8 +109,7 @@ func (c *client) everything(ctx context.Context) ([]*criapi.Container, map[strin
 
 // details are the parts of a verbose status that we look at.
 type details struct {
-	PID              int    `json:"pid"`
-	NetworkNamespace string `json:"networkNamespace"`
+	PID int `json:"pid"`
 }
 
 func (c *client) container(ctx context.Context, id string) (*criapi.ContainerStatus, details, error) {

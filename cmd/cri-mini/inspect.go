@@ -29,8 +29,8 @@ type inspected struct {
 	Image   string         `json:",omitempty"`
 	Log     string         `json:",omitempty"`
 	IPs     []string       `json:",omitempty"` // of a pod
-	NetNS   string         `json:",omitempty"`
-	Process *hostview.View `json:",omitempty"` // first process; of a pod its reaping init, if it has one
+	Init    int            `json:",omitempty"` // of a pod: our process 1 of the PID namespace that its containers share
+	Process *hostview.View `json:",omitempty"` // of a container: its first
 
 	Containers []inspected `json:",omitempty"` // of a pod
 }
@@ -88,18 +88,15 @@ func (c *client) inspectPod(ctx context.Context, pod *criapi.PodSandbox, contain
 	}
 	thing := inspected{
 		Kind: "pod", ID: status.Id, Name: status.Metadata.GetNamespace() + "/" + status.Metadata.GetName(),
-		State: strings.ToLower(strings.TrimPrefix(status.State.String(), "SANDBOX_")), NetNS: d.NetworkNamespace,
+		State: strings.ToLower(strings.TrimPrefix(status.State.String(), "SANDBOX_")),
+		// It is in no other namespace of the pod: a view of it would mislead.
+		Init: d.PID,
 	}
 	if ip := status.Network.GetIp(); ip != "" {
 		thing.IPs = append(thing.IPs, ip)
 	}
 	for _, ip := range status.Network.GetAdditionalIps() {
 		thing.IPs = append(thing.IPs, ip.Ip)
-	}
-	if d.PID != 0 {
-		if thing.Process, err = hostview.Of(d.PID, d.PID); err != nil {
-			return thing, err
-		}
 	}
 	for _, one := range containers {
 		if one.PodSandboxId == pod.Id {
@@ -132,12 +129,19 @@ func (c *client) inspectContainer(ctx context.Context, id string, pod *criapi.Po
 	return thing, err
 }
 
+func (i inspected) init() string {
+	if i.Init == 0 {
+		return ""
+	}
+	return fmt.Sprintf("process %d, the first of the PID namespace that the containers share", i.Init)
+}
+
 func (i inspected) print(out io.Writer) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(table, "%s\t%s\n", i.Kind, i.ID)
 	for _, row := range [][2]string{
 		{"name", i.Name}, {"pod", i.Pod}, {"state", i.State}, {"image", i.Image}, {"log", i.Log},
-		{"addresses", strings.Join(i.IPs, " ")}, {"network namespace", i.NetNS},
+		{"addresses", strings.Join(i.IPs, " ")}, {"init", i.init()},
 	} {
 		if row[1] != "" {
 			fmt.Fprintf(table, "%s\t%s\n", row[0], row[1])

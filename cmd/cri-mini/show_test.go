@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -75,5 +77,18 @@ func TestAgeAndSizeForPeople(t *testing.T) {
 		if got := byteCount(n); got != want {
 			t.Errorf("byteCount(%d) = %s, want %s", n, got, want)
 		}
+	}
+}
+
+// The init of a pod is in the pod's PID namespace only: its other namespaces
+// are those of the node, and must not be taken for the pod's.
+func TestPodIsNotShownAsItsInit(t *testing.T) {
+	var out strings.Builder
+	pod := inspected{Kind: "pod", ID: "abc", Name: "default/web", State: "ready", IPs: []string{"10.88.0.2"}, Init: os.Getpid()}
+	if err := pod.print(&out); err != nil {
+		t.Fatal(err)
+	}
+	if got := out.String(); !strings.Contains(got, fmt.Sprintf("process %d, the first of the PID namespace", os.Getpid())) || strings.Contains(got, "net namespace") || strings.Contains(got, "nsenter") {
+		t.Errorf("shown as\n%s", got)
 	}
 }
