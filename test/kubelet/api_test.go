@@ -93,6 +93,24 @@ func (n *node) pod(name string) (*pod, error) {
 	return nil, fmt.Errorf("no pod %s among %d", name, len(list.Items))
 }
 
+// running counts the static pods that run, of those whose names begin so.
+func (n *node) running(prefix string) (count int, err error) {
+	body, err := n.get("/pods")
+	if err != nil {
+		return 0, err
+	}
+	var list struct{ Items []pod }
+	if err := json.Unmarshal(body, &list); err != nil {
+		return 0, err
+	}
+	for _, p := range list.Items {
+		if strings.HasPrefix(p.Metadata.Name, prefix) && p.Status.Phase == "Running" && p.condition("Ready") == "True" {
+			count++
+		}
+	}
+	return count, nil
+}
+
 // container finds one by name, init containers too.
 func (p *pod) container(name string) (*container, error) {
 	for _, list := range [][]container{p.Status.ContainerStatuses, p.Status.InitContainerStatuses} {

@@ -34,6 +34,7 @@ type node struct {
 	t        *testing.T
 	dir      string
 	Gates    map[string]bool // feature gates of the kubelet
+	Reserve  string          // of the disk, below which the kubelet tidies up
 	registry *testregistry.Registry
 
 	daemon, kubelet *process
@@ -60,6 +61,15 @@ func (n *node) Files() uint64 {
 // and both must end without having complained.
 func start(t *testing.T, gates ...string) *node {
 	t.Helper()
+	return startWith(t, func(n *node) {
+		for _, gate := range gates {
+			n.Gates[gate] = true
+		}
+	})
+}
+
+func startWith(t *testing.T, change func(*node)) *node {
+	t.Helper()
 	// Short, for the kubelet makes sockets in it. Taken away last, when nothing
 	// is mounted there any more.
 	dir, err := os.MkdirTemp("", "n")
@@ -72,10 +82,8 @@ func start(t *testing.T, gates ...string) *node {
 		}
 	})
 	keepSysctls(t, dir)
-	n := &node{t: t, dir: dir, Gates: map[string]bool{}}
-	for _, gate := range gates {
-		n.Gates[gate] = true
-	}
+	n := &node{t: t, dir: dir, Gates: map[string]bool{}, Reserve: "1Mi"}
+	change(n)
 	for _, dir := range []string{"run", "manifests", "pods", "certs.d", "kubelet", "volume"} {
 		if err := os.MkdirAll(filepath.Join(n.dir, dir), 0o755); err != nil {
 			t.Fatal(err)
@@ -124,6 +132,7 @@ func (n *node) pushImages() {
 	}
 	layer.Files = append(layer.Files, testregistry.Program("bin/health", health))
 	n.registry.Push("busybox", "1", testregistry.Image{Layers: []testregistry.Layer{layer}, Config: ocispec.ImageConfig{Cmd: []string{"sleep", "100000"}}})
+	n.registry.Push("once", "1", testregistry.Image{Layers: []testregistry.Layer{layer, testregistry.Files(map[string]string{"own": "content\n"})}})
 	n.registry.Push("data", "1", testregistry.Image{Layers: []testregistry.Layer{
 		testregistry.Files(map[string]string{"model/weights": "42\n", "readme": "data\n"})}})
 	if err := n.registry.Mirror(n.dir+"/certs.d", "registry.test"); err != nil {
@@ -135,13 +144,18 @@ func (n *node) pushImages() {
 // rename, so that no half of it is ever read.
 func (n *node) write(name, path string) {
 	n.t.Helper()
+	n.writeWith(name, path, n)
+}
+
+func (n *node) writeWith(name, path string, values any) {
+	n.t.Helper()
 	text, err := files.ReadFile(name)
 	if err != nil {
 		n.t.Fatal(err)
 	}
 	filled := template.Must(template.New(name).Option("missingkey=error").Parse(string(text)))
 	var out bytes.Buffer
-	if err := filled.Execute(&out, n); err != nil {
+	if err := filled.Execute(&out, values); err != nil {
 		n.t.Fatal(err)
 	}
 	half := filepath.Join(n.dir, filepath.Base(path)+".new") // where the kubelet does not look
@@ -183,7 +197,12 @@ func (n *node) ended(pod string) error {
 // eventually waits for something to become true.
 func (n *node) eventually(what string, check func() error) {
 	n.t.Helper()
-	for end := time.Now().Add(patience); ; time.Sleep(200 * time.Millisecond) {
+	n.within(patience, what, check)
+}
+
+func (n *node) within(limit time.Duration, what string, check func() error) {
+	n.t.Helper()
+	for end := time.Now().Add(limit); ; time.Sleep(200 * time.Millisecond) {
 		err := check()
 		if err == nil {
 			return
@@ -194,7 +213,7 @@ func (n *node) eventually(what string, check func() error) {
 			}
 		}
 		if time.Now().After(end) {
-			n.t.Fatalf("%s: not within %s: %v", what, patience, err)
+			n.t.Fatalf("%s: not within %s: %v", what, limit, err)
 		}
 	}
 }

@@ -251,6 +251,7 @@ type summary struct {
 		Containers []struct {
 			Name   string
 			CPU    *struct{ UsageCoreNanoSeconds *uint64 }
+			Memory *struct{ WorkingSetBytes *uint64 }
 			Rootfs *struct{ UsedBytes *uint64 }
 		}
 	}
