@@ -148,7 +148,7 @@ func (n *node) remains() []string {
 		n.t.Fatal(err)
 	}
 	for line := range strings.Lines(string(table)) {
-		if fields := strings.Fields(line); len(fields) > 4 && strings.HasPrefix(fields[4], n.dir) && fields[4] != n.dir+"/kubelet" {
+		if fields := strings.Fields(line); len(fields) > 4 && n.strayMount(fields[4]) {
 			found = append(found, "mount "+fields[4])
 		}
 	}

@@ -70,20 +70,12 @@ func start(t *testing.T, gates ...string) *node {
 
 func startWith(t *testing.T, change func(*node)) *node {
 	t.Helper()
-	// Short, for the kubelet makes sockets in it. Taken away last, when nothing
-	// is mounted there any more.
-	dir, err := os.MkdirTemp("", "n")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	keepSysctls(t, dir)
-	n := &node{t: t, dir: dir, Gates: map[string]bool{}, Reserve: "1Mi"}
+	n := &node{t: t, Gates: map[string]bool{}, Reserve: "1Mi"}
 	change(n)
+	if n.dir == "" {
+		n.makeDir()
+	}
+	keepSysctls(t, n.dir)
 	for _, dir := range []string{"run", "manifests", "pods", "certs.d", "kubelet", "volume"} {
 		if err := os.MkdirAll(filepath.Join(n.dir, dir), 0o755); err != nil {
 			t.Fatal(err)
@@ -95,6 +87,22 @@ func startWith(t *testing.T, change func(*node)) *node {
 	n.startKubelet()
 	t.Cleanup(n.end)
 	return n
+}
+
+// makeDir makes the folder of everything. Its name is short, for the kubelet
+// makes sockets in it. It is taken away last, when nothing is mounted there any
+// more.
+func (n *node) makeDir() {
+	n.t.Helper()
+	var err error
+	if n.dir, err = os.MkdirTemp("", "n"); err != nil {
+		n.t.Fatal(err)
+	}
+	n.t.Cleanup(func() {
+		if err := os.RemoveAll(n.dir); err != nil {
+			n.t.Error(err)
+		}
+	})
 }
 
 func (n *node) startDaemon() {
@@ -266,8 +274,13 @@ func keepSysctls(t *testing.T, dir string) {
 	}
 }
 
-// unmountVolumes takes away what a kubelet that stopped early has left. Its own
-// folder it mounts on itself and leaves so.
+// strayMount tells whether somebody left this in the folder of the node. Its own
+// folder the kubelet mounts on itself, and that of the state may be a tmpfs.
+func (n *node) strayMount(path string) bool {
+	return strings.HasPrefix(path, n.dir) && path != n.dir+"/kubelet" && path != n.dir+"/run"
+}
+
+// unmountVolumes takes away what a kubelet that stopped early has left.
 func (n *node) unmountVolumes() {
 	table, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -275,7 +288,7 @@ func (n *node) unmountVolumes() {
 	}
 	for line := range strings.Lines(string(table)) {
 		if fields := strings.Fields(line); len(fields) > 4 && strings.HasPrefix(fields[4], n.dir) {
-			if fields[4] != n.dir+"/kubelet" {
+			if n.strayMount(fields[4]) {
 				n.t.Errorf("left mounted: %s", fields[4])
 			}
 			_ = unix.Unmount(fields[4], unix.MNT_DETACH)

@@ -68,6 +68,17 @@ func TestCommandRunsOnAPureCgroup2NodeWithPayloadAndResults(t *testing.T) {
 	}
 }
 
+func TestKeptDiskHasWhatAMachineLeftThatLostItsPower(t *testing.T) {
+	disk := filepath.Join(t.TempDir(), "disk,of the node")
+	got := vm(t, "-disk", disk, "--", "sh", "-c", "echo kept >/disk/file; sync /disk/file; echo b >/proc/sysrq-trigger; sleep 1000")
+	if got.status != statusBroken || !strings.Contains(got.stderr, "the machine ended by itself") {
+		t.Errorf("status %d, errors %q; want %d", got.status, got.stderr, statusBroken)
+	}
+	if got := vm(t, "-disk", disk, "--", "cat", "/disk/file"); got.status != 0 || got.stdout != "kept\n" {
+		t.Errorf("status %d, output %q, errors %q; want what the first machine wrote", got.status, got.stdout, got.stderr)
+	}
+}
+
 func TestDeadGuestIsNoticedAndItsLastWordsAreShown(t *testing.T) {
 	got := vm(t, "--", "sh", "-c", "echo c >/proc/sysrq-trigger")
 	if got.status != statusBroken || !strings.Contains(got.stderr, "the machine ended by itself") || !strings.Contains(got.stderr, "sysrq") {

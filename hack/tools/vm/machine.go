@@ -76,7 +76,11 @@ func (o *options) start(e *emulator, n *node) (*machine, error) {
 		"-drive", "if=virtio,format=raw,snapshot=on,cache=unsafe,file="+n.disk(),
 		"-drive", "if=virtio,format=raw,readonly=on,file="+payload,
 		"-drive", "if=virtio,format=raw,cache=unsafe,file="+results,
-		"-device", "virtio-serial",
+	)
+	if o.disk != "" { // after the others, whose names are known to the guest
+		arguments = append(arguments, "-drive", drive(o.disk))
+	}
+	arguments = append(arguments, "-device", "virtio-serial",
 		"-chardev", fmt.Sprintf("socket,id=port,fd=%d", inherited.socket(&m.port)),
 		"-device", "virtserialport,chardev=port,name="+wire.Port)
 	if inherited.err != nil {
@@ -214,7 +218,7 @@ func (o *options) converse(ctx context.Context, m *machine) (int, error) {
 	late.Stop()
 	say("Linux %s is up after %.1f s", o.kernel, time.Since(begun).Seconds())
 
-	request := wire.Request{Args: o.command, Env: o.env, Out: o.out != ""}
+	request := wire.Request{Args: o.command, Env: o.env, Out: o.out != "", Disk: o.disk != ""}
 	if err := json.NewEncoder(m.port).Encode(request); err != nil {
 		return 0, err
 	}

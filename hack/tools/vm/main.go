@@ -38,6 +38,7 @@ type options struct {
 	memory       string
 	in           list
 	out          string
+	disk         string
 	env          list
 	timeout      time.Duration
 	kvm          bool
@@ -74,6 +75,7 @@ func parse() *options {
 	flag.StringVar(&o.memory, "memory", "2G", "`size` of memory")
 	flag.Var(&o.in, "in", "`file or directory` to have in the guest's working directory, /in; PATH:NAME gives it another name (repeatable)")
 	flag.StringVar(&o.out, "out", "", "`directory` that gets what the command leaves in /out")
+	flag.StringVar(&o.disk, "disk", "", "`file` of a disk that keeps what it gets, at /disk; made when it is not there")
 	flag.Var(&o.env, "env", "`NAME=VALUE` for the command's environment (repeatable)")
 	flag.DurationVar(&o.timeout, "timeout", 30*time.Minute, "end the machine after this `time`, with status 124")
 	flag.BoolVar(&o.kvm, "kvm", false, "use /dev/kvm instead of emulation")
@@ -127,6 +129,9 @@ func (o *options) run(ctx context.Context) (int, error) {
 	node, err := c.node(ctx, o.mirror, o.kernel, o.init)
 	if err != nil {
 		return statusBroken, fmt.Errorf("prepare Linux %s: %w", o.kernel, err)
+	}
+	if err := o.makeKept(ctx); err != nil {
+		return statusBroken, fmt.Errorf("-disk %s: %w", o.disk, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()

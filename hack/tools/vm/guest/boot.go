@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -16,11 +17,13 @@ const (
 	rootDisk = "/dev/vda"
 	inDisk   = "/dev/vdb"
 	outDisk  = "/dev/vdc"
+	keptDisk = "/dev/vdd" // may be absent
 )
 
 type mount struct {
 	kind, path, options string
-	may                 bool // be absent from this kernel
+	source              string // of those that have one
+	may                 bool   // be absent from this kernel
 }
 
 // early is mounted in the initial file system and moves along.
@@ -46,7 +49,7 @@ func mountAll(mounts []mount) error {
 		if err := os.MkdirAll(m.path, 0o755); err != nil && !m.may {
 			return err
 		}
-		err := syscall.Mount(m.kind, m.path, m.kind, 0, m.options)
+		err := syscall.Mount(cmp.Or(m.source, m.kind), m.path, m.kind, 0, m.options)
 		if m.may && (errors.Is(err, syscall.ENODEV) || errors.Is(err, syscall.ENOENT)) {
 			continue
 		}

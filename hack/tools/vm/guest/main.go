@@ -80,6 +80,11 @@ func (p *port) answer(request wire.Request) (int, error) {
 	if err := unpack(inDisk, wire.In); err != nil {
 		return 0, fmt.Errorf("unpack the payload: %w", err)
 	}
+	if request.Disk {
+		if err := mountAll([]mount{{kind: "ext4", source: keptDisk, path: wire.Disk}}); err != nil {
+			return 0, err
+		}
+	}
 	status, err := p.run(request)
 	if err == nil && request.Out {
 		err = pack(outDisk, wire.Out)

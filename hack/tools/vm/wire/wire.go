@@ -19,10 +19,12 @@ const Port = "control"
 // runs the guest as a service of its own.
 const InitArgument = "vm_init="
 
-// Names of the directories of the payload and of the results.
+// Names of the directories of the payload, of the results, and of the disk that
+// outlives the machine.
 const (
-	In  = "/in"
-	Out = "/out"
+	In   = "/in"
+	Out  = "/out"
+	Disk = "/disk"
 )
 
 // Request says what to run.
@@ -30,6 +32,7 @@ type Request struct {
 	Args []string
 	Env  []string // NAME=VALUE, besides PATH and HOME
 	Out  bool     // pack what the command leaves in Out
+	Disk bool     // mount the disk that is kept
 }
 
 // Report is the guest's word. A guest that cannot go on says why in Error.
