@@ -110,6 +110,11 @@ func (n *node) startDaemon() {
 	n.daemon = n.begin("daemon", enclosure.Program("cri-mini"), "serve", "--config", "/dev/null",
 		"--root", n.dir+"/root", "--state", n.dir+"/run/state", "--listen", n.Endpoint(),
 		"--registry-config-dir", n.dir+"/certs.d", "--cni-conf-dir", n.dir+"/net.d", "--cgroup-driver", "cgroupfs")
+	// As a kubelet's service waits for that of its runtime.
+	n.eventually("the daemon answers", func() error {
+		_, err := n.cli("ps")
+		return err
+	})
 }
 
 func (n *node) startKubelet() {
