@@ -27,8 +27,12 @@ var usual = []struct{ pattern, why string }{
 	{"Could not get metadata.*no such file", "the kubelet looks at the file of a pod that is taken away meanwhile"},
 	{"Failed to get system UUID: open /etc/machine-id", "a machine that nobody has installed has no id"},
 	{"Housekeeping took longer than expected", "a machine that is slow or busy"},
-	{"Unable to process watch event.*doesn't exist in cache", "the kubelet sees the end of a file by its watch and by its list"},
+	{"Unable to process watch event.*(doesn't exist in cache|no such file)", "the kubelet sees the end of a file by its watch and by its list"},
 	{"cannot evict a critical pod|no pods are active to evict", "a disk that is never free enough, and static pods"},
+	{"(Failed to get container status|Failed to remove container|reopen container log failed).*not found", "the kubelet looks at a container that another part of it has just removed"},
+	{"ReopenContainerLog from runtime service failed.*not found", "the same"},
+	{"creating termination-log file.*no such file|etc-hosts.*no such file", "the kubelet starts a container of a pod whose folder it has just removed"},
+	{"Failed to remove container log dead symlink.*no such file", "two parts of the kubelet remove the same link"},
 	{"ContainerStatus from runtime service failed.*not found", "the kubelet asks for a container that it removes at the same time"},
 }
 
