@@ -34,6 +34,7 @@ type node struct {
 	t        *testing.T
 	dir      string
 	Gates    map[string]bool // feature gates of the kubelet
+	Flags    []string        // more of the kubelet's
 	Reserve  string          // of the disk, below which the kubelet tidies up
 	registry *testregistry.Registry
 
@@ -119,8 +120,8 @@ func (n *node) startDaemon() {
 
 func (n *node) startKubelet() {
 	n.t.Helper()
-	n.kubelet = n.begin("kubelet", kubeletBinary(), "--config", n.dir+"/kubelet.yaml", "--root-dir", n.dir+"/kubelet",
-		"--cert-dir", n.dir+"/kubelet/pki", "--hostname-override", "node", "--v", "2")
+	n.kubelet = n.begin("kubelet", kubeletBinary(), append(n.Flags, "--config", n.dir+"/kubelet.yaml", "--root-dir", n.dir+"/kubelet",
+		"--cert-dir", n.dir+"/kubelet/pki", "--hostname-override", "node", "--v", "2")...)
 	n.eventually("the kubelet answers", func() error {
 		_, err := n.get("/healthz")
 		return err

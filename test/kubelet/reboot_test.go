@@ -40,6 +40,8 @@ const rebootCrowd = 20
 func startOnDisk(t *testing.T) *node {
 	return startWith(t, func(n *node) {
 		n.dir = rebootDir
+		// By default the kubelet keeps one, for those who ask for its log.
+		n.Flags = []string{"--maximum-dead-containers-per-container", "0"}
 		for _, name := range []string{"daemon.log", "kubelet.log"} { // of the boot before
 			if err := os.Remove(filepath.Join(n.dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 				t.Fatal(err)
