@@ -21,6 +21,8 @@ func code(err error) codes.Code {
 	switch {
 	case errors.Is(err, podsandbox.ErrNotFound), errors.Is(err, image.ErrNotFound):
 		return codes.NotFound
+	case errors.Is(err, podsandbox.ErrInternal):
+		return codes.Internal
 	case errors.Is(err, podsandbox.ErrExists):
 		return codes.AlreadyExists
 	case errors.Is(err, podsandbox.ErrInvalid), errors.Is(err, podsandbox.ErrInvalidNetwork), errors.Is(err, podsandbox.ErrAmbiguous), errors.Is(err, reference.ErrInvalid):

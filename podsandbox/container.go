@@ -120,25 +120,31 @@ func (c *Container) finish(e end) {
 	c.ended = &e
 	close(c.exited)
 	c.mu.Unlock()
-	c.write("exit.json", e)
+	c.keep("exit.json", e)
 	c.tell()
 }
 
-// write adds a fact to the container's folder, unless that is on the way out.
-// The monitor keeps the same fact until the container is removed, so a full
-// disk costs a message and no more.
-func (c *Container) write(name string, v any) {
+// keep writes a fact that is written once, now if possible and else later: the
+// disk may be full. The monitor keeps it too, but does not outlive the node, and
+// does not know a container that never ran.
+func (c *Container) keep(name string, v any) {
+	if err := c.write(name, v); err != nil {
+		c.Sandbox.pods.log.Error("cannot write a record, will try again", "container", c.ID, "file", name, "err", err)
+		c.Sandbox.pods.later(name+" of container "+c.ID, func(context.Context) error { return c.write(name, v) })
+	}
+}
+
+// write does nothing for a container on the way out.
+func (c *Container) write(name string, v any) error {
 	c.files.Lock()
 	defer c.files.Unlock()
 	c.mu.Lock()
 	dir, gone := c.dir, c.gone
 	c.mu.Unlock()
 	if gone {
-		return
+		return nil
 	}
-	if err := dir.write(name, v); err != nil {
-		c.Sandbox.pods.log.Error("cannot write a record", "container", c.ID, "file", name, "err", err)
-	}
+	return dir.write(name, v)
 }
 
 // running gives the container's spec if it runs.

@@ -73,7 +73,9 @@ func (c *Container) Update(ctx context.Context, r *criapi.LinuxContainerResource
 	if err != nil {
 		return err
 	}
-	c.write("resources.json", encoded)
+	if err := c.write("resources.json", encoded); err != nil {
+		c.Sandbox.pods.log.Error("cannot write a record", "container", c.ID, "file", "resources.json", "err", err)
+	}
 	return nil
 }
 

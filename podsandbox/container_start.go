@@ -109,7 +109,7 @@ func (c *Container) startNow(ctx context.Context, op *operation, start func(cont
 		c.tell() // an end that was known before
 		return errors.Join(err, c.Sandbox.pods.opt.Executor.Kill(c.ID))
 	}
-	c.write("start.json", started)
+	c.keep("start.json", started)
 	c.tell()
 	c.Sandbox.pods.measure(c, started.At)
 	return nil

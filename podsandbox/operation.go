@@ -3,6 +3,7 @@ package podsandbox
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 
@@ -20,6 +21,7 @@ type operations struct {
 	mu      sync.Mutex
 	running map[string]*operation
 	closed  bool
+	log     *slog.Logger
 }
 
 type operation struct {
@@ -91,7 +93,11 @@ func (o *operations) begin(ctx context.Context, key string, request proto.Messag
 	}
 	o.running[key] = op
 	go func() {
-		op.id, op.err = run(op.within(ctx), op)
+		// Nobody above us would catch a panic: this is no caller's goroutine.
+		op.err = caught(o.log, key, func() (err error) {
+			op.id, err = run(op.within(ctx), op)
+			return err
+		})
 		if op.err != nil {
 			op.err = fmt.Errorf("%s: %w", key, op.err)
 		}

@@ -150,12 +150,30 @@ func (p *Pods) NetNS(id string) (*os.File, error) {
 	return file, nil
 }
 
+// watch does work in the background as long as the daemon runs. A panic in it
+// is logged, and it goes on.
+func (p *Pods) watch(what string, work func()) {
+	p.background.Go(func() {
+		for {
+			err := caught(p.log, what, func() error { work(); return nil })
+			if err == nil {
+				return
+			}
+			select {
+			case <-time.After(time.Second):
+			case <-p.ctx.Done():
+				return
+			}
+		}
+	})
+}
+
 // later does work until it succeeds. It is for what a failed or dead call left
 // behind.
 func (p *Pods) later(what string, work func(context.Context) error) {
 	p.background.Go(func() {
 		for wait := time.Second; ; wait = min(2*wait, time.Minute) {
-			err := work(p.ctx)
+			err := caught(p.log, what, func() error { return work(p.ctx) })
 			if err == nil || p.ctx.Err() != nil {
 				return
 			}

@@ -35,6 +35,7 @@ func Open(ctx context.Context, o Options) (*Pods, error) {
 		opt:        o,
 		log:        o.Logger,
 		known:      facts,
+		ops:        operations{log: o.Logger},
 		cdi:        cdi.New(o.CDIFolders, o.Logger),
 		collected:  make(chan struct{}),
 		uncounted:  make(chan *Container, 1024),

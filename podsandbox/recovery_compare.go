@@ -41,15 +41,16 @@ func (r *recovery) run(found []*Sandbox) {
 		}
 	}
 	r.strays()
-	p.background.Go(p.watchExits)
-	p.background.Go(p.prepareProfile)
-	p.background.Go(p.watchUsage)
+	p.watch("exits", p.watchExits)
+	p.watch("default AppArmor profile", p.prepareProfile)
+	p.watch("usage", p.watchUsage)
 	for range counters {
-		p.background.Go(p.countWritable)
+		p.watch("writable layers", p.countWritable)
 	}
 	p.background.Go(func() {
 		defer close(p.collected)
-		if err := p.opt.Network.Collect(r.connected); err != nil {
+		collect := func() error { return p.opt.Network.Collect(r.connected) }
+		if err := caught(p.log, "collect network", collect); err != nil {
 			p.log.Warn("cannot collect what the network holds for old pods", "err", err)
 		}
 	})

@@ -2,6 +2,7 @@ package podsandbox
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -35,9 +36,12 @@ func (s *Sandbox) stopNow(ctx context.Context, op *operation) error {
 		return nil
 	}
 	// Written first: a daemon that dies in the middle must not find a pod that
-	// looks ready and lacks half of its containers.
+	// looks ready and lacks half of its containers. On a full disk it goes
+	// without, for a stop is what leads to room: after such a death the pod
+	// looks ready until the kubelet repeats the stop, or, without namespaces,
+	// it is found to be lost and stopped.
 	if err := s.dir.write("stopping", stopMark{time.Now()}); err != nil {
-		return err
+		s.pods.log.Warn("a pod stops without a mark on the disk", "pod", s.ID, "err", err)
 	}
 	s.mu.Lock()
 	s.stopping = true
@@ -49,7 +53,9 @@ func (s *Sandbox) stopNow(ctx context.Context, op *operation) error {
 	op.at("killing containers")
 	var kills errgroup.Group
 	for _, c := range s.Containers() {
-		kills.Go(func() error { return c.end(ctx) })
+		kills.Go(func() error {
+			return caught(s.pods.log, "end container "+c.ID, func() error { return c.end(ctx) })
+		})
 	}
 	if err := kills.Wait(); err != nil {
 		return err
@@ -58,7 +64,8 @@ func (s *Sandbox) stopNow(ctx context.Context, op *operation) error {
 	if err := s.release(ctx); err != nil {
 		return err
 	}
-	if err := os.Rename(s.dir.path("stopping"), s.dir.path("stopped")); err != nil {
+	err := os.Rename(s.dir.path("stopping"), s.dir.path("stopped"))
+	if err != nil && !errors.Is(err, os.ErrNotExist) { // it could not be written
 		return err
 	}
 	s.mu.Lock()
