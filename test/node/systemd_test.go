@@ -204,6 +204,10 @@ func TestSystemdSlicesOfTheKubeletStay(t *testing.T) {
 	}
 	p.remove()
 	eventually(t, "no scope is left", func() bool { return !strings.Contains(scopes(t), ".scope") })
+	if strings.Contains(readFile(t, d.log()), "removed without systemd") {
+		t.Error("systemd was not waited for, see the log")
+		d.showLog()
+	}
 	if state := systemctl(t, "is-active", filepath.Base(slice)); state != "active" {
 		t.Errorf("the slice is %s", state)
 	}

@@ -133,7 +133,9 @@ func (o *options) hardware(e *emulator, n *node) []string {
 	// Whatever makes a kernel slow under emulation and serves no test is off.
 	kernel := []string{
 		"console=ttyS0", "quiet", "panic=-1", "mitigations=off", "nokaslr", "init_on_alloc=0", "audit=0", "nowatchdog",
-		"tsc=reliable", "rcupdate.rcu_expedited=1", "net.ifnames=0", "lsm=" + modules,
+		// On a busy host the timer of an emulated machine may come too late for the
+		// kernel's check of it, which would be a panic.
+		"no_timer_check", "tsc=reliable", "rcupdate.rcu_expedited=1", "net.ifnames=0", "lsm=" + modules,
 	}
 	if o.init != "" {
 		kernel = append(kernel, wire.InitArgument+o.init)

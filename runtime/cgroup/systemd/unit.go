@@ -47,7 +47,7 @@ func (m *Manager) startScope(ctx context.Context, group string, pid int, shares 
 	if errorName(err) == errUnitExists {
 		// Left by a keeper that has just ended, or failed where CollectMode is
 		// not known.
-		if err := m.stop(ctx, name); err != nil {
+		if err := m.free(ctx, name); err != nil {
 			return err
 		}
 		err = start()
@@ -55,16 +55,21 @@ func (m *Manager) startScope(ctx context.Context, group string, pid int, shares 
 	return err
 }
 
-// stop ends a unit and makes systemd forget it. One that is not there is fine.
+// stop ends a unit. One that is not there is fine.
 func (m *Manager) stop(ctx context.Context, name string) error {
 	err := m.job(ctx, name, "StopUnit", name, "replace")
 	if errorName(err) == errNoSuchUnit {
 		return nil
 	}
-	if err != nil {
+	return err
+}
+
+// free ends a unit and has systemd forget that it failed.
+func (m *Manager) free(ctx context.Context, name string) error {
+	if err := m.stop(ctx, name); err != nil {
 		return err
 	}
-	err = m.simple(ctx, name, "ResetFailedUnit", name)
+	err := m.simple(ctx, name, "ResetFailedUnit", name)
 	if errorName(err) == errNoSuchUnit {
 		return nil
 	}
