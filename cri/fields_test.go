@@ -334,6 +334,7 @@ func TestVerboseAnswersHaveTheKeysThatToolsRead(t *testing.T) {
 		{i.Info, "info", []string{"config", "layers"}},
 		{s.Info, "config", []string{"rootDir", "stateDir", "cgroupDriver"}},
 		{s.Info, "network", []string{"form"}},
+		{s.Info, "kernel", []string{"seccomp"}},
 	} {
 		var object map[string]any
 		if err := json.Unmarshal([]byte(c.info[c.key]), &object); err != nil {

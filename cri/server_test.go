@@ -34,7 +34,8 @@ func TestKubeletFindsWhatItAsksForAtItsStart(t *testing.T) {
 	for _, one := range s.Status.Conditions {
 		conditions[one.Type] = one
 	}
-	if !conditions["RuntimeReady"].Status || conditions["NetworkReady"].Status || conditions["NetworkReady"].Message != "no bridge" {
+	if !conditions["RuntimeReady"].Status || conditions["NetworkReady"].Status || conditions["NetworkReady"].Message != "no bridge" ||
+		conditions["NetworkReady"].Reason != "NetworkNotReady" {
 		t.Errorf("conditions: %v", s.Status.Conditions)
 	}
 	if len(s.RuntimeHandlers) != 1 || s.Features == nil {

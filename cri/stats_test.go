@@ -2,12 +2,16 @@ package cri
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protopath"
+	"google.golang.org/protobuf/reflect/protorange"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -61,7 +65,8 @@ func TestStatsOfAContainerHaveEveryField(t *testing.T) {
 	if f := fs.ContainerFilesystems[0]; f.Timestamp == 0 || f.FsId.Mountpoint != w.server.Node.Root || f.UsedBytes.Value != 4096 || f.InodesUsed.Value != 2 {
 		t.Errorf("file system of containers %v", f)
 	}
-	if f := fs.ImageFilesystems[0]; f.Timestamp == 0 || f.FsId.Mountpoint != w.server.Node.Root || f.UsedBytes.Value == 0 || f.InodesUsed.Value == 0 {
+	bytes, inodes := w.server.Images.Usage()
+	if f := fs.ImageFilesystems[0]; f.Timestamp == 0 || f.FsId.Mountpoint != w.server.Node.Root || bytes == 0 || f.UsedBytes.Value != bytes || f.InodesUsed.Value != inodes {
 		t.Errorf("file system of images %v", f)
 	}
 }
@@ -136,6 +141,86 @@ func TestStatsOfPodsAreFilteredAndStreamed(t *testing.T) {
 		if got := received(t, stream, err, (*criapi.StreamPodSandboxStatsResponse).GetPodSandboxStats); !slices.Equal(ids(got), ids(list.GetStats())) {
 			t.Errorf("%v: streamed %v", c.filter, ids(got))
 		}
+	}
+}
+
+func TestStatsOfContainersAreFilteredAndStreamed(t *testing.T) {
+	w, ctx := newWorld(t), t.Context()
+	a, one := w.wide(t)
+	b := w.pod(t, "c", nil)
+	two := w.container(t, b, "second", true)
+	names := func(list []*criapi.ContainerStats) (ids []string) {
+		for _, s := range list {
+			ids = append(ids, s.Attributes.Id)
+		}
+		return ids
+	}
+	labels := func(part string) map[string]string { return map[string]string{"part": part} }
+	for _, c := range []struct {
+		filter *criapi.ContainerStatsFilter
+		want   []string
+	}{
+		{nil, []string{one, two}},
+		{&criapi.ContainerStatsFilter{}, []string{one, two}},
+		{&criapi.ContainerStatsFilter{Id: one}, []string{one}},
+		{&criapi.ContainerStatsFilter{Id: two[:12]}, []string{two}},
+		{&criapi.ContainerStatsFilter{PodSandboxId: a}, []string{one}},
+		{&criapi.ContainerStatsFilter{PodSandboxId: b[:12]}, []string{two}},
+		{&criapi.ContainerStatsFilter{LabelSelector: labels("second")}, []string{two}},
+		{&criapi.ContainerStatsFilter{LabelSelector: labels("made")}, nil},
+		{&criapi.ContainerStatsFilter{Id: one, PodSandboxId: b}, nil},
+		{&criapi.ContainerStatsFilter{PodSandboxId: a, LabelSelector: labels("second")}, nil},
+		{&criapi.ContainerStatsFilter{Id: "none"}, nil},
+	} {
+		list, err := w.ListContainerStats(ctx, &criapi.ListContainerStatsRequest{Filter: c.filter})
+		if got := names(list.GetStats()); err != nil || !slices.Equal(got, c.want) {
+			t.Errorf("%v: %v, %v; want %v", c.filter, got, err, c.want)
+		}
+		stream, err := w.StreamContainerStats(ctx, &criapi.StreamContainerStatsRequest{Filter: c.filter})
+		if got := names(received(t, stream, err, (*criapi.StreamContainerStatsResponse).GetContainerStats)); !slices.Equal(got, c.want) {
+			t.Errorf("%v: streamed %v, want %v", c.filter, got, c.want)
+		}
+	}
+}
+
+// Messages for Windows are in no answer, wherever they could be.
+func TestNoAnswerHoldsWhatIsForWindows(t *testing.T) {
+	w, ctx := newWorld(t), t.Context()
+	pod, container := w.wide(t)
+	answers := map[string]proto.Message{}
+	var err error
+	if answers["ContainerStats"], err = w.ContainerStats(ctx, &criapi.ContainerStatsRequest{ContainerId: container}); err != nil {
+		t.Fatal(err)
+	}
+	if answers["ListContainerStats"], err = w.ListContainerStats(ctx, &criapi.ListContainerStatsRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	if answers["PodSandboxStats"], err = w.PodSandboxStats(ctx, &criapi.PodSandboxStatsRequest{PodSandboxId: pod}); err != nil {
+		t.Fatal(err)
+	}
+	if answers["ListPodSandboxStats"], err = w.ListPodSandboxStats(ctx, &criapi.ListPodSandboxStatsRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	if answers["ContainerStatus"], err = w.ContainerStatus(ctx, &criapi.ContainerStatusRequest{ContainerId: container}); err != nil {
+		t.Fatal(err)
+	}
+	if answers["PodSandboxStatus"], err = w.PodSandboxStatus(ctx, &criapi.PodSandboxStatusRequest{PodSandboxId: pod}); err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	for call, answer := range answers {
+		if err := protorange.Range(answer.ProtoReflect(), func(v protopath.Values) error {
+			seen++
+			if m, is := v.Index(-1).Value.Interface().(protoreflect.Message); is && strings.HasPrefix(string(m.Descriptor().Name()), "Windows") {
+				t.Errorf("%s holds a %s at %s", call, m.Descriptor().Name(), v.Path)
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if seen < 100 {
+		t.Errorf("only %d values were looked at", seen)
 	}
 }
 

@@ -72,7 +72,7 @@ func newWorld(t *testing.T) *world {
 	}
 	w.server = &Server{
 		Node: Node{Version: "1.2.3", Root: dir, State: dir, CgroupDriver: criapi.CgroupDriver_CGROUPFS,
-			Handlers: []*criapi.RuntimeHandler{{}}, Features: &criapi.RuntimeFeatures{}},
+			Handlers: []*criapi.RuntimeHandler{{}}, Features: &criapi.RuntimeFeatures{}, Probed: map[string]string{"seccomp": "yes"}},
 		Pods: pods, Images: images, Network: k, Streams: streams,
 	}
 	path := filepath.Join(dir, "cri.sock")

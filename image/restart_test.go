@@ -3,6 +3,8 @@ package image
 import (
 	"context"
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	"cri-mini/internal/testregistry"
+	"cri-mini/internal/testtool"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
@@ -288,4 +291,49 @@ func TestFullDiskFailsThePullAndLeavesNothing(t *testing.T) {
 	f.wantEmpty("after a full disk")
 	f.r.Push("small", "1", image(text("small", "s")))
 	f.pull("small:1")
+}
+
+// What the kubelet is told that the images take is what it would find.
+func TestUsageIsWhatDuSays(t *testing.T) {
+	inBothForms(t, func(t *testing.T, form string) {
+		f := newFixtureIn(t, form, testregistry.Options{})
+		du := testtool.Need(t, "du", "coreutils")
+		compare := func(when string) (bytes uint64) {
+			t.Helper()
+			out, err := exec.Command(du, "-sB1", filepath.Join(f.root, "layers/layers")).Output()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var want uint64
+			if _, err := fmt.Sscan(string(out), &want); err != nil {
+				t.Fatal(err)
+			}
+			bytes, _ = f.Usage()
+			if bytes < want-want/10 || bytes > want+want/10 {
+				t.Errorf("%s: %d bytes, du says %d", when, bytes, want)
+			}
+			return bytes
+		}
+		noise := func(seed byte) string { // that no file system packs
+			data := make([]byte, 3<<20)
+			rand.NewChaCha8([32]byte{seed}).Read(data)
+			return string(data)
+		}
+		f.r.Push("a", "1", image(text("shared", noise(1)), text("a", noise(2))))
+		f.r.Push("b", "1", image(text("shared", noise(1)), text("b", noise(3))))
+		f.pull("a:1")
+		one := compare("one image")
+		f.pull("b:1")
+		if two := compare("two that share a layer"); two < one+one/3 || two > one+2*one/3 {
+			t.Errorf("two images that share half take %d, one takes %d", two, one)
+		}
+		for _, name := range []string{"a:1", "b:1"} {
+			if err := f.Remove(f.name(name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if bytes, inodes := f.Usage(); bytes != 0 || inodes != 0 {
+			t.Errorf("without an image %d bytes and %d inodes", bytes, inodes)
+		}
+	})
 }

@@ -177,7 +177,7 @@ func TestFilesBelowEtc(t *testing.T) {
 		own := podConfig("own")
 		own.DnsConfig = &criapi.DNSConfig{Servers: []string{"10.0.0.10"}, Searches: []string{"a", "b"}, Options: []string{"ndots:8"}}
 		node := podConfig("node")
-		node.Hostname = ""
+		node.Hostname = "another"
 		node.Linux.SecurityContext.NamespaceOptions.Network = criapi.NamespaceMode_NODE
 		name, err := os.Hostname()
 		if err != nil {
@@ -205,6 +205,49 @@ func TestFilesBelowEtc(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A resolver on the node's loopback is out of reach for a pod with a network of
+// its own, which gets the servers behind it, if somebody tells them.
+func TestResolverOnTheLoopbackIsReplacedByTheServersBehindIt(t *testing.T) {
+	const stub, real, mixed = "nameserver 127.0.0.53\n", "nameserver 192.0.2.1\n", "nameserver 127.0.0.53\nnameserver 192.0.2.7\n"
+	for name, c := range map[string]struct {
+		node, real string
+		onNode     bool // in the node's network
+		want       string
+	}{
+		"replaced":         {stub, real, false, real},
+		"nobody tells":     {stub, "", false, stub},
+		"one reachable":    {mixed, real, false, mixed},
+		"the node's pod":   {stub, real, true, stub},
+		"no file whatever": {"", real, false, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, l *life) {
+				dir := t.TempDir()
+				l.pods.opt.ResolvConf, l.pods.opt.RealServers = filepath.Join(dir, "node"), filepath.Join(dir, "real")
+				for path, text := range map[string]string{l.pods.opt.ResolvConf: c.node, l.pods.opt.RealServers: c.real} {
+					if text == "" {
+						continue
+					}
+					if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+						t.Fatal(err)
+					}
+				}
+				config := podConfig("a")
+				if c.onNode {
+					config.Linux.SecurityContext.NamespaceOptions.Network = criapi.NamespaceMode_NODE
+				}
+				id, err := l.pods.Run(t.Context(), config, "")
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got, err := os.ReadFile(filepath.Join(l.root, "pods", id, "etc/resolv.conf")); err != nil || string(got) != c.want {
+					t.Errorf("resolv.conf %q, %v; want %q", got, err, c.want)
+				}
+			})
+		})
+	}
 }
 
 func TestNetNSOfAStoppedPodIsRefused(t *testing.T) {

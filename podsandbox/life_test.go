@@ -117,7 +117,7 @@ func (l *life) options() Options {
 		AppArmor: l.world.apparmor, SELinux: &l.world.selinux,
 		Logger: slog.New(slog.DiscardHandler), Handlers: []string{"other"},
 		BootID: strconv.Itoa(l.boot), OpenFiles: 1024,
-		ResolvConf: "testdata/etc/resolv.conf", Hosts: "testdata/etc/hosts",
+		ResolvConf: "testdata/etc/resolv.conf", Hosts: "testdata/etc/hosts", RealServers: l.root + "-real-servers",
 	}
 }
 

@@ -43,6 +43,9 @@ type Options struct {
 	CDIFolders []string
 	// ResolvConf and Hosts are the node's; default those of /etc.
 	ResolvConf, Hosts string
+	// RealServers is the resolv.conf of those who answer behind a resolver on
+	// the node's loopback; default that of systemd-resolved.
+	RealServers string
 	// BootID tells one boot of the node from another; default the kernel's.
 	BootID string
 }
@@ -63,6 +66,7 @@ func (o *Options) complete() error {
 	o.CgroupParent = cmp.Or(o.CgroupParent, "/cri-mini")
 	o.ResolvConf = cmp.Or(o.ResolvConf, "/etc/resolv.conf")
 	o.Hosts = cmp.Or(o.Hosts, "/etc/hosts")
+	o.RealServers = cmp.Or(o.RealServers, "/run/systemd/resolve/resolv.conf")
 	if o.BootID == "" {
 		id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 		if err != nil {

@@ -10,10 +10,6 @@ import (
 	"cri-mini/podsandbox/plan"
 )
 
-// realServers is where systemd-resolved keeps the servers behind the stub on
-// loopback that /etc/resolv.conf names.
-const realServers = "/run/systemd/resolve/resolv.conf"
-
 // writeEtc writes the files that the pod's containers get below /etc.
 func (s *Sandbox) writeEtc() error {
 	hostname := plan.Hostname(s.config, s.pods.facts())
@@ -57,7 +53,7 @@ func (s *Sandbox) resolvConf() ([]byte, error) {
 	if s.spec.HostNetwork || !plan.OnlyLoopback(node) {
 		return node, nil
 	}
-	real, err := readIfThere(realServers)
+	real, err := readIfThere(s.pods.opt.RealServers)
 	if err != nil || len(real) == 0 {
 		return node, err
 	}

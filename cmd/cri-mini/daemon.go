@@ -63,13 +63,25 @@ func (d *daemon) openLog(context.Context) error {
 	}
 	d.log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 	slog.SetDefault(d.log)
-	d.log.Info("cri-mini starts", "version", version, "root", d.Root, "state", d.State, "listen", d.endpoint.Listen)
+	return nil
+}
+
+// openStreams comes first: whether the machine has this address and takes this
+// certificate shows only here, and a daemon that is refused has made nothing.
+func (d *daemon) openStreams(context.Context) (err error) {
+	if d.sockets.streams, err = stream.Listen(stream.Config{
+		Address: d.StreamAddress, Host: d.StreamHost, Certificate: d.StreamCertificate, Key: d.StreamKey, Plain: d.StreamPlain,
+	}); err != nil {
+		return err
+	}
+	d.opened.Add(d.sockets.streams.Close)
 	return nil
 }
 
 // openLocks keeps a second daemon away from our folders. The locks end with
 // the process, however it dies.
 func (d *daemon) openLocks(context.Context) error {
+	d.log.Info("cri-mini starts", "version", version, "root", d.Root, "state", d.State, "listen", d.endpoint.Listen)
 	if d.private != "" {
 		d.opened.Add(func() error {
 			if !d.cleared {
@@ -115,12 +127,6 @@ func (d *daemon) openSockets(context.Context) (err error) {
 		return err
 	}
 	d.opened.Add(d.sockets.admin.Close)
-	if d.sockets.streams, err = stream.Listen(stream.Config{
-		Address: d.StreamAddress, Host: d.StreamHost, Certificate: d.StreamCertificate, Key: d.StreamKey, Plain: d.StreamPlain,
-	}); err != nil {
-		return err
-	}
-	d.opened.Add(d.sockets.streams.Close)
 	return nil
 }
 

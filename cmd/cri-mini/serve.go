@@ -24,6 +24,7 @@ func (c *serveCmd) Run(ctx context.Context, e *config.Endpoint) error {
 		open func(context.Context) error
 	}{
 		{"log", d.openLog},
+		{"streams", d.openStreams},
 		{"lock", d.openLocks},
 		{"sockets", d.openSockets},
 		{"image store", d.openImages},

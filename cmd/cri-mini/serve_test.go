@@ -131,3 +131,29 @@ func TestContainersMayOpenAsManyFilesAsConfigured(t *testing.T) {
 		t.Errorf("%v: %q; want 2345 twice", err, out)
 	}
 }
+
+// What only the machine can tell of a flag is asked before anything is made.
+func TestRefusedStreamFlagsLeaveNothing(t *testing.T) {
+	nothingLeft(t)
+	for name, c := range map[string]struct {
+		flags []string
+		want  string
+	}{
+		"address of another":  {[]string{"--stream-address=192.0.2.1:0"}, `stream address "192.0.2.1:0"`},
+		"beyond the loopback": {[]string{"--stream-address=0.0.0.0:0"}, `stream address "0.0.0.0:0"`},
+		"no certificate":      {[]string{"--stream-certificate=/no/such.pem", "--stream-key=/no/such.key"}, "/no/such.pem"},
+		"not a certificate":   {[]string{"--stream-certificate=" + programPath, "--stream-key=" + programPath}, "stream certificate " + programPath},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := home(t)
+			args := append([]string{"serve", "--listen=unix://" + dir + "/cri.sock", "--root=" + dir + "/root", "--state=" + dir + "/state"}, c.flags...)
+			out, err := program(t, args...).CombinedOutput()
+			if err == nil || !strings.HasPrefix(string(out), "cri-mini: ") || strings.Count(string(out), "\n") != 1 || !strings.Contains(string(out), c.want) {
+				t.Errorf("serve %v: %v: %s; want one line with %s", c.flags, err, out, c.want)
+			}
+			if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+				t.Errorf("it made %v, %v", left, err)
+			}
+		})
+	}
+}

@@ -248,30 +248,6 @@ func TestMissingHostPathIsSaidAtPrepareAndLeavesNothing(t *testing.T) {
 	}
 }
 
-func TestMountsMasksAndReadonly(t *testing.T) {
-	n := newNode(t, spec.Sandbox{})
-	host := t.TempDir()
-	if err := os.WriteFile(filepath.Join(host, "file"), []byte("from the host\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	got := n.run("a", `cat /data/sub/file; cat /single; touch /data/sub/new 2>&1; touch /x 2>&1; cat /proc/kcore | grep -c .; ls /proc/acpi /sys/firmware | grep -v : ; ls -d /proc/scsi; echo 1 2>&1 > /proc/sys/kernel/domainname; readlink /proc/self/cwd; echo end`,
-		func(s *spec.Container) {
-			s.ReadonlyRootfs = true
-			s.MaskedPaths = []string{"/proc/kcore", "/proc/acpi", "/proc/scsi", "/sys/firmware", "/nowhere/at/all", "/proc/keys/x"}
-			s.ReadonlyPaths = []string{"/proc/sys", "/nowhere"}
-			s.Process.Cwd = "/made/for/me"
-			s.Mounts = []spec.Mount{
-				{Kind: spec.BindMount, Source: host, Target: "/data/sub", ReadOnly: true},
-				{Kind: spec.BindMount, Source: filepath.Join(host, "file"), Target: "/single"},
-			}
-		})
-	for _, want := range []string{"from the host\nfrom the host", "new: Read-only file system", "/x: Read-only file system", "\n0\n", "/made/for/me", "end"} {
-		if !strings.Contains(got, want) {
-			t.Errorf("no %q in:\n%s", want, got)
-		}
-	}
-}
-
 func TestImageVolumeIsReadOnlyAndCanBeAPart(t *testing.T) {
 	n := newNode(t, spec.Sandbox{})
 	dir := t.TempDir()
@@ -310,22 +286,6 @@ func TestDevicesAreThereAndOthersDenied(t *testing.T) {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in:\n%s", want, got)
 		}
-	}
-}
-
-func TestMountsPassOnWhenAskedTo(t *testing.T) {
-	n := newNode(t, spec.Sandbox{})
-	s := n.container("a", func(s *spec.Container) {
-		s.Mounts = []spec.Mount{{Kind: spec.BindMount, Source: t.TempDir(), Target: "/m", Propagation: spec.Bidirectional}}
-	}, "true")
-	// The test's own mounts may or may not be shared; both answers are known.
-	shared, err := os.ReadFile("/proc/thread-self/mountinfo")
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = n.Prepare(t.Context(), s)
-	if !strings.Contains(string(shared), "shared:") && (err == nil || !strings.Contains(err.Error(), "not shared")) {
-		t.Errorf("prepare on a private mount: %v", err)
 	}
 }
 
