@@ -39,6 +39,7 @@ type node struct {
 	registry *testregistry.Registry
 
 	daemon, kubelet *process
+	daemonAway      bool // for a while, and the kubelet may say so
 }
 
 func (n *node) Endpoint() string  { return "unix://" + n.dir + "/run/cri.sock" }

@@ -286,6 +286,7 @@ func TestKubeletAndDaemonRestartWithoutAPodNoticing(t *testing.T) {
 	n.kubelet.stop()
 	n.startKubelet()
 	same("a restart of the kubelet")
+	n.daemonAway = true
 	n.daemon.stop()
 	n.startDaemon()
 	same("a restart of the daemon")
