@@ -13,7 +13,7 @@ import (
 
 func (s *Server) CreateContainer(ctx context.Context, r *criapi.CreateContainerRequest) (*criapi.CreateContainerResponse, error) {
 	if r.Config == nil {
-		return nil, invalidArgument("config", "", "missing")
+		return nil, invalidMessage("config", "is missing")
 	}
 	id, err := s.Pods.Create(ctx, r.PodSandboxId, r.Config)
 	if err != nil {
@@ -61,7 +61,7 @@ func (s *Server) UpdateContainerResources(ctx context.Context, r *criapi.UpdateC
 		return nil, rpcError(err)
 	}
 	if r.Windows != nil {
-		return nil, invalidArgument("windows", "", "is not for a Linux node")
+		return nil, invalidMessage("windows", "is not for a Linux node")
 	}
 	for key, value := range r.Annotations { // options of an update, of which we know none
 		return nil, invalidArgument("annotations["+key+"]", value, "is no option of an update")

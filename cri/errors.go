@@ -25,7 +25,7 @@ func code(err error) codes.Code {
 		return codes.Internal
 	case errors.Is(err, podsandbox.ErrExists):
 		return codes.AlreadyExists
-	case errors.Is(err, podsandbox.ErrInvalid), errors.Is(err, podsandbox.ErrInvalidNetwork), errors.Is(err, podsandbox.ErrAmbiguous), errors.Is(err, reference.ErrInvalid):
+	case errors.Is(err, podsandbox.ErrInvalid), errors.Is(err, podsandbox.ErrAmbiguous), errors.Is(err, reference.ErrInvalid):
 		return codes.InvalidArgument
 	case errors.Is(err, podsandbox.ErrFailedPrecondition):
 		return codes.FailedPrecondition
@@ -58,6 +58,11 @@ func gone(err error) error {
 		return nil
 	}
 	return rpcError(err)
+}
+
+// invalidMessage is invalidArgument for a field that is a message.
+func invalidMessage(field, reason string) error {
+	return rpcError(&podsandbox.InvalidError{Field: field, Reason: reason, NoText: true})
 }
 
 func invalidArgument(field, value, reason string) error {

@@ -16,6 +16,7 @@ import (
 
 	"cri-mini/image"
 	"cri-mini/image/registry"
+	"cri-mini/podsandbox"
 )
 
 func (s *Server) PullImage(ctx context.Context, r *criapi.PullImageRequest) (*criapi.PullImageResponse, error) {
@@ -25,7 +26,7 @@ func (s *Server) PullImage(ctx context.Context, r *criapi.PullImageRequest) (*cr
 	}
 	img, err := s.Images.Pull(ctx, name, image.PullOptions{Auth: credentials(r.Auth)})
 	if err != nil {
-		return nil, pullError(err)
+		return nil, pullError(nameError("image", err))
 	}
 	return &criapi.PullImageResponse{ImageRef: img.ID}, nil
 }
@@ -63,7 +64,7 @@ func (s *Server) ImageStatus(_ context.Context, r *criapi.ImageStatusRequest) (*
 		return &criapi.ImageStatusResponse{}, nil // no error, says the interface
 	}
 	if err != nil {
-		return nil, rpcError(err)
+		return nil, rpcError(nameError("image", err))
 	}
 	answer := &criapi.ImageStatusResponse{Image: imageMessage(img)}
 	if r.Verbose {
@@ -89,7 +90,7 @@ func (s *Server) ListImages(_ context.Context, r *criapi.ListImagesRequest) (*cr
 			return &criapi.ListImagesResponse{}, nil
 		}
 		if err != nil {
-			return nil, rpcError(err)
+			return nil, rpcError(nameError("filter.image", err))
 		}
 		return &criapi.ListImagesResponse{Images: []*criapi.Image{imageMessage(img)}}, nil
 	}
@@ -106,7 +107,7 @@ func (s *Server) RemoveImage(_ context.Context, r *criapi.RemoveImageRequest) (*
 		return nil, err
 	}
 	if err := s.Images.Remove(name); err != nil && !errors.Is(err, image.ErrNotFound) {
-		return nil, rpcError(err)
+		return nil, rpcError(nameError("image", err))
 	}
 	return &criapi.RemoveImageResponse{}, nil
 }
@@ -146,6 +147,14 @@ func (s *Server) imageName(field string, spec *criapi.ImageSpec) (string, error)
 		return "", invalidArgument(field+".image", "", "is missing")
 	}
 	return spec.Image, nil
+}
+
+// nameError says where in the request a name stands that is none.
+func nameError(field string, err error) error {
+	if wrong := (*image.NameError)(nil); errors.As(err, &wrong) {
+		return &podsandbox.InvalidError{Field: field + ".image", Value: wrong.Name, Reason: wrong.Reason}
+	}
+	return err
 }
 
 func (s *Server) hasHandler(name string) bool {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"cri-mini/podsandbox"
 )
 
 const (
@@ -82,7 +84,7 @@ func (s *Server) RuntimeConfig(context.Context, *criapi.RuntimeConfigRequest) (*
 func (s *Server) UpdateRuntimeConfig(_ context.Context, r *criapi.UpdateRuntimeConfigRequest) (*criapi.UpdateRuntimeConfigResponse, error) {
 	if cidr := r.GetRuntimeConfig().GetNetworkConfig().GetPodCidr(); cidr != "" {
 		if err := s.Network.SetPodCIDR(cidr); err != nil {
-			return nil, rpcError(err)
+			return nil, rpcError(podsandbox.InRequest(err, "runtime_config.network_config."))
 		}
 	}
 	return &criapi.UpdateRuntimeConfigResponse{}, nil

@@ -10,7 +10,7 @@ import (
 
 func (s *Server) RunPodSandbox(ctx context.Context, r *criapi.RunPodSandboxRequest) (*criapi.RunPodSandboxResponse, error) {
 	if r.Config == nil {
-		return nil, invalidArgument("config", "", "missing")
+		return nil, invalidMessage("config", "is missing")
 	}
 	id, err := s.Pods.Run(ctx, r.Config, r.RuntimeHandler)
 	if err != nil {

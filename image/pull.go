@@ -17,10 +17,13 @@ type Auth = registry.Auth
 
 // Why a pull failed, for callers that act on it. ErrNotFound is one more.
 var (
-	ErrInvalidName  = reference.ErrInvalid
+	ErrInvalidName  = reference.ErrInvalid // is what a *NameError is
 	ErrUnauthorized = registry.ErrUnauthorized
 	ErrUnavailable  = registry.ErrUnavailable // worth another try later
 )
+
+// NameError is a name that no image can have.
+type NameError = reference.Error
 
 // PullOptions of one pull.
 type PullOptions struct {
@@ -39,7 +42,7 @@ func (s *Store) Pull(ctx context.Context, ref string, o PullOptions) (Image, err
 	began := time.Now()
 	name, err := reference.Parse(ref)
 	if err != nil {
-		return Image{}, fmt.Errorf("pull: %w", err)
+		return Image{}, err
 	}
 	repo, err := s.client.Repository(name, o.Auth)
 	if err != nil {

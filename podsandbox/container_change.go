@@ -29,7 +29,7 @@ func (c *Container) ReopenLog(ctx context.Context) error {
 // Update changes the limits that r names and leaves the others. After an error
 // nothing has changed.
 func (c *Container) Update(ctx context.Context, r *criapi.LinuxContainerResources) error {
-	asked, err := plan.Resources(r)
+	asked, err := plan.Resources(plan.UpdateField, r)
 	if err != nil {
 		return err
 	}
@@ -49,7 +49,7 @@ func (c *Container) Update(ctx context.Context, r *criapi.LinuxContainerResource
 	if state == criapi.ContainerState_CONTAINER_EXITED {
 		return fmt.Errorf("update container %s: %w: it is %s", c.ID, ErrFailedPrecondition, stateText(state))
 	}
-	limits, err := plan.Resources(merged)
+	limits, err := plan.Resources(plan.UpdateField, merged)
 	if err != nil {
 		return err
 	}
@@ -61,7 +61,7 @@ func (c *Container) Update(ctx context.Context, r *criapi.LinuxContainerResource
 	}
 	if c.prepared {
 		if err := c.Sandbox.pods.opt.Executor.Update(ctx, current, asked); err != nil {
-			return fmt.Errorf("update container %s: %w", c.ID, asInput(err, c.config))
+			return fmt.Errorf("update container %s: %w", c.ID, asInput(err, c.config, plan.UpdateField))
 		}
 	}
 	c.mu.Lock()
@@ -90,7 +90,7 @@ func (c *Container) loadResources() error {
 	if err := decode(encoded, current); err != nil {
 		return fmt.Errorf("resources.json: %w", err)
 	}
-	limits, err := plan.Resources(current)
+	limits, err := plan.Resources("", current)
 	if err != nil {
 		return fmt.Errorf("resources.json: %w", err)
 	}

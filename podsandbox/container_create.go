@@ -26,7 +26,7 @@ func (p *Pods) Create(ctx context.Context, sandbox string, cfg *criapi.Container
 		return "", err
 	}
 	if cfg.GetMetadata() == nil {
-		return "", &InvalidError{Field: "config.metadata", Reason: "is missing"}
+		return "", plan.NoText("config.metadata", "is missing")
 	}
 	cfg = proto.CloneOf(cfg) // the caller's may change
 	key := fmt.Sprintf("%s%s (attempt %d)", s.createKey(), cfg.Metadata.Name, cfg.Metadata.Attempt)
@@ -95,7 +95,7 @@ func (b *birth) run(ctx context.Context) error {
 	}
 	b.op.at("preparing mounts and cgroup")
 	if err := p.opt.Executor.Prepare(ctx, planned.Spec); err != nil {
-		return asInput(err, b.config)
+		return asInput(err, b.config, plan.ResourcesField)
 	}
 	c, err := b.complete(planned)
 	if err != nil {
@@ -142,7 +142,7 @@ func (b *birth) checkTarget() error {
 		return nil
 	}
 	bad := func(reason string) error {
-		return &InvalidError{Field: "linux.security_context.namespace_options.target_id", Value: o.TargetId, Reason: reason}
+		return &InvalidError{Field: "config.linux.security_context.namespace_options.target_id", Value: o.TargetId, Reason: reason}
 	}
 	target, err := b.s.pods.Container(o.TargetId)
 	if err != nil || target.Sandbox != b.s {
@@ -158,7 +158,7 @@ func (b *birth) checkTarget() error {
 // gather looks up on the node what the request names.
 func (b *birth) gather(ctx context.Context, remains spec.Container) error {
 	p := b.s.pods
-	layers, err := b.findImage(b.config.GetImage().GetImage(), &b.image)
+	layers, err := b.findImage("config.image.image", b.config.GetImage().GetImage(), &b.image)
 	if err != nil {
 		return err
 	}

@@ -36,18 +36,18 @@ func (b *birth) checkImage(field string, i *criapi.ImageSpec) error {
 }
 
 // findImage finds an image by id or name and keeps it from being removed.
-func (b *birth) findImage(name string, found *image.Image) ([]spec.Layer, error) {
+func (b *birth) findImage(field, name string, found *image.Image) ([]spec.Layer, error) {
 	images := b.s.pods.opt.Images
 	var err error
 	if *found, err = images.Get(name); err != nil {
-		return nil, imageError(err)
+		return nil, imageError(field, name, err)
 	}
 	if err := images.Hold(found.ID, b.id); err != nil {
-		return nil, imageError(err)
+		return nil, imageError(field, name, err)
 	}
 	layers, err := images.Layers(found.ID)
 	if err != nil {
-		return nil, imageError(err)
+		return nil, imageError(field, name, err)
 	}
 	list := make([]spec.Layer, len(layers))
 	for i, l := range layers {
@@ -56,11 +56,14 @@ func (b *birth) findImage(name string, found *image.Image) ([]spec.Layer, error)
 	return list, nil
 }
 
-func imageError(err error) error {
+func imageError(field, name string, err error) error {
 	if errors.Is(err, image.ErrNotFound) {
-		return kindError{err, ErrNotFound}
+		return fmt.Errorf("%s %q: %w", field, name, ErrNotFound)
 	}
-	return err
+	if wrong := (*image.NameError)(nil); errors.As(err, &wrong) {
+		return &InvalidError{Field: field, Value: wrong.Name, Reason: wrong.Reason}
+	}
+	return fmt.Errorf("%s: %w", field, err)
 }
 
 func (b *birth) findVolumes() error {
@@ -70,9 +73,9 @@ func (b *birth) findVolumes() error {
 			continue
 		}
 		var found image.Image
-		layers, err := b.findImage(m.Image.Image, &found)
+		layers, err := b.findImage(fmt.Sprintf("config.mounts[%d].image.image", i), m.Image.Image, &found)
 		if errors.Is(err, ErrNotFound) {
-			err = fmt.Errorf("config.mounts[%d].image.image: %w (it must be pulled first)", i, err)
+			err = fmt.Errorf("%w (it must be pulled first)", err)
 		}
 		if err != nil {
 			return &plan.ImageVolumeError{Cause: err}

@@ -27,11 +27,11 @@ func findDevices(asked []*criapi.Device) ([]spec.Device, error) {
 		}
 		real, err := filepath.EvalSymlinks(d.HostPath)
 		if err != nil {
-			return nil, bad(err.Error())
+			return nil, bad(reason(err))
 		}
 		nodes, err := deviceNodes(real)
 		if err != nil {
-			return nil, bad(err.Error())
+			return nil, bad(reason(err))
 		}
 		if len(nodes) == 0 {
 			return nil, bad("is no device and no folder with devices")

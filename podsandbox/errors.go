@@ -3,7 +3,6 @@ package podsandbox
 import (
 	"errors"
 
-	"cri-mini/podsandbox/network"
 	"cri-mini/podsandbox/plan"
 )
 
@@ -14,8 +13,6 @@ var (
 	ErrAmbiguous = errors.New("matches more than one")
 	// ErrInvalid is what every *InvalidError is: bad input.
 	ErrInvalid = plan.ErrInvalid
-	// ErrInvalidNetwork is the same, said by the network.
-	ErrInvalidNetwork = network.ErrInvalid
 	// ErrFailedPrecondition is a request that makes no sense in the present
 	// state, like an exec in a container that has ended.
 	ErrFailedPrecondition = errors.New("not possible in this state")
@@ -27,12 +24,3 @@ var (
 
 // InvalidError is bad input: which field, what it held and why not.
 type InvalidError = plan.InvalidError
-
-// kindError gives an error of another package one of our kinds.
-type kindError struct {
-	error
-	kind error
-}
-
-func (e kindError) Is(target error) bool { return target == e.kind }
-func (e kindError) Unwrap() error        { return e.error }

@@ -3,47 +3,106 @@ package podsandbox
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"path"
-	"strings"
 
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"cri-mini/podsandbox/network"
 	"cri-mini/podsandbox/plan"
 	"cri-mini/runtime/spec"
 )
 
 // asInput names the field of the request that an executor found wrong, and
-// tells the kubelet of image volumes. Any other error stays as it is.
-func asInput(err error, config *criapi.ContainerConfig) error {
+// tells the kubelet of image volumes. The names of limits begin with resources.
+// Any other error stays as it is.
+func asInput(err error, config *criapi.ContainerConfig, resources string) error {
 	if volume := (*spec.VolumeError)(nil); errors.As(err, &volume) {
-		return &plan.ImageVolumeError{Cause: asInput(volume.Err, config)}
+		return &plan.ImageVolumeError{Cause: asInput(volume.Err, config, resources)}
 	}
 	var wrong *spec.InputError
 	if !errors.As(err, &wrong) {
 		return err
 	}
-	field := wrong.Name
+	bad := &InvalidError{Field: wrong.Name, Value: wrong.Value, Reason: wrong.Err.Error()}
 	switch wrong.Part {
 	case spec.InputMount:
-		field = mountField(config, wrong.Name, "host_path")
+		bad.Field = mountField(config, wrong, "host_path")
 	case spec.InputSubPath:
-		field = mountField(config, wrong.Name, "image_sub_path")
+		bad.Field = mountField(config, wrong, "image_sub_path")
+	case spec.InputPropagation:
+		bad.Field, bad.Reason = mountField(config, wrong, "propagation"), "host_path "+wrong.Value+" "+bad.Reason
+		if i := mountOf(config, wrong); i >= 0 {
+			bad.Value = config.Mounts[i].Propagation.String()
+		}
 	case spec.InputDevice:
-		field = "device " + wrong.Name
+		bad.Field = plan.DeviceField(config, wrong.Name, "host_path")
 	case spec.InputResource:
-		field = "linux.resources." + wrong.Name
-	case spec.InputSysctl:
-		field = "linux.sysctls[" + strings.ReplaceAll(wrong.Name, "/", ".") + "]"
+		bad.Field = resources + wrong.Name
 	}
-	return &InvalidError{Field: field, Value: wrong.Value, Reason: wrong.Err.Error()}
+	return bad
 }
 
-// mountField names a field of the mount at a target, unless it is one of ours.
-func mountField(config *criapi.ContainerConfig, target, name string) string {
-	for i, m := range config.GetMounts() {
-		if path.Clean(m.ContainerPath) == path.Clean(target) {
-			return fmt.Sprintf("config.mounts[%d].%s", i, name)
+// mountField names a field of a mount, unless it is one of a device's or of
+// ours.
+func mountField(config *criapi.ContainerConfig, wrong *spec.InputError, name string) string {
+	if i := mountOf(config, wrong); i >= 0 {
+		return fmt.Sprintf("config.mounts[%d].%s", i, name)
+	}
+	for i, d := range config.GetDevices() {
+		if path.Clean(d.ContainerPath) == path.Clean(wrong.Name) {
+			return fmt.Sprintf("config.devices[%d].host_path", i)
 		}
 	}
-	return "mount " + target
+	return "mount " + wrong.Name
+}
+
+// mountOf is the place of a mount in the request, or -1. Of two at one target
+// it is the one with the source.
+func mountOf(config *criapi.ContainerConfig, wrong *spec.InputError) int {
+	found := -1
+	for i, m := range config.GetMounts() {
+		if path.Clean(m.ContainerPath) != path.Clean(wrong.Name) {
+			continue
+		}
+		if found = i; m.HostPath == wrong.Value || m.ImageSubPath == wrong.Value {
+			return i
+		}
+	}
+	return found
+}
+
+// sysctlInput is asInput for a pod. The executor knows a sysctl by its path.
+func sysctlInput(err error, config *criapi.PodSandboxConfig) error {
+	wrong := (*spec.InputError)(nil)
+	if !errors.As(err, &wrong) || wrong.Part != spec.InputSysctl {
+		return err
+	}
+	for name := range config.GetLinux().GetSysctls() {
+		if plan.SysctlPath(name) == wrong.Name {
+			return &InvalidError{Field: "config.linux.sysctls[" + name + "]", Value: wrong.Value, Reason: wrong.Err.Error()}
+		}
+	}
+	return err
+}
+
+// InRequest names the field of a request that the network found wrong, which is
+// in the message that prefix names.
+func InRequest(err error, prefix string) error {
+	wrong := (*network.FieldError)(nil)
+	if !errors.As(err, &wrong) {
+		return err
+	}
+	if wrong.Always {
+		return &InvalidError{Field: prefix + wrong.Field, Value: wrong.Value, Reason: wrong.Reason}
+	}
+	return fmt.Errorf("%s%w", prefix, wrong)
+}
+
+// reason is what is wrong with a file, without its name.
+func reason(err error) string {
+	for at := (*fs.PathError)(nil); errors.As(err, &at); {
+		err = at.Err
+	}
+	return err.Error()
 }

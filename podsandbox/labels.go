@@ -79,7 +79,7 @@ func (p *Pods) validLabels(labels plan.Labels, asked *criapi.SELinuxOption) erro
 			continue
 		}
 		if err := p.opt.SELinux.Valid(label); err != nil {
-			return &InvalidError{Field: "linux.security_context.selinux_options", Value: asked.String(), Reason: err.Error()}
+			return &InvalidError{Field: "config.linux.security_context.selinux_options", Value: asked.String(), Reason: err.Error()}
 		}
 	}
 	return nil

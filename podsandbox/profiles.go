@@ -76,7 +76,7 @@ func loadProfile(s *criapi.LinuxContainerSecurityContext) (*seccomp.Profile, err
 	}
 	profile, err := seccomp.Load(file)
 	if err != nil {
-		return nil, &InvalidError{Field: field, Value: file, Reason: err.Error()}
+		return nil, &InvalidError{Field: field, Value: file, Reason: reason(err)}
 	}
 	return profile, nil
 }

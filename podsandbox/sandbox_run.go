@@ -76,12 +76,12 @@ func (s *Sandbox) run(ctx context.Context, op *operation) error {
 	op.at("making namespaces")
 	started, err := p.opt.Executor.CreateSandbox(ctx, s.spec)
 	if err != nil {
-		return asInput(err, nil)
+		return sysctlInput(err, s.config)
 	}
 	s.setInit(started.PID)
 	op.at("setting up the network")
 	if err := s.connect(ctx); err != nil {
-		return fmt.Errorf("network: %w", err)
+		return InRequest(fmt.Errorf("network: %w", err), "config.")
 	}
 	if err := s.writeEtc(); err != nil {
 		return err

@@ -18,8 +18,18 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// ErrInvalid is the cause of every error of Parse.
+// ErrInvalid is what every error of Parse is.
 var ErrInvalid = errors.New("invalid image name")
+
+// Error is a name that is none.
+type Error struct{ Name, Reason string }
+
+func (e *Error) Error() string        { return fmt.Sprintf("%v: %q: %s", ErrInvalid, e.Name, e.Reason) }
+func (e *Error) Is(target error) bool { return target == ErrInvalid }
+
+func invalid(name, reason string, args ...any) error {
+	return &Error{name, fmt.Sprintf(reason, args...)}
+}
 
 // maxLength bounds what is handed to the regular expressions of the library.
 const maxLength = 1024
@@ -37,26 +47,26 @@ type Name struct {
 // meant, while the tag may have moved since.
 func Parse(s string) (Name, error) {
 	if len(s) > maxLength {
-		return Name{}, fmt.Errorf("%w: %q... is %d bytes long, at most %d are allowed", ErrInvalid, s[:64], len(s), maxLength)
+		return Name{}, invalid(s[:64]+"...", "is %d bytes long, at most %d are allowed", len(s), maxLength)
 	}
 	if _, ok := FullID(s); ok {
-		return Name{}, fmt.Errorf("%w: %q is an image ID, not a name in a registry", ErrInvalid, s)
+		return Name{}, invalid(s, "is an image ID, not a name in a registry")
 	}
 	named, err := distref.ParseNormalizedNamed(s)
 	if err != nil {
-		return Name{}, fmt.Errorf("%w: %q: %w", ErrInvalid, s, err)
+		return Name{}, invalid(s, "%v", err)
 	}
 	n := Name{Domain: distref.Domain(named), Path: distref.Path(named)}
 	if n.Domain == "" {
 		// The library takes what has a dot for a host, and for a folder again
 		// when it is none, as with an underscore.
 		host, _, _ := strings.Cut(s, "/")
-		return Name{}, fmt.Errorf("%w: %q: %q is not the address of a registry", ErrInvalid, s, host)
+		return Name{}, invalid(s, "%q is not the address of a registry", host)
 	}
 	if digested, ok := named.(distref.Digested); ok {
 		n.Digest = digested.Digest()
 		if a := n.Digest.Algorithm(); a != digest.SHA256 && a != digest.SHA512 {
-			return Name{}, fmt.Errorf("%w: %q: digest algorithm %q is not one of sha256, sha512", ErrInvalid, s, a)
+			return Name{}, invalid(s, "digest algorithm %q is not one of sha256, sha512", a)
 		}
 		return n, nil
 	}

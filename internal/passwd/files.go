@@ -2,7 +2,6 @@ package passwd
 
 import (
 	"bytes"
-	"fmt"
 	"strings"
 )
 
@@ -35,11 +34,11 @@ func findUser(who wanted, passwd []byte) (userEntry, error) {
 		gid, gidErr := parseID("gid", f[3])
 		switch {
 		case uidErr != nil:
-			return userEntry{}, fmt.Errorf("%s %q: /etc/passwd: %w", who.field, f[0], uidErr)
+			return userEntry{}, bad(who.field, f[0], "/etc/passwd: %v", uidErr)
 		case gidErr != nil:
-			return userEntry{}, fmt.Errorf("%s %q: /etc/passwd: %w", who.field, f[0], gidErr)
+			return userEntry{}, bad(who.field, f[0], "/etc/passwd: %v", gidErr)
 		case hasControl(f[5]):
-			return userEntry{}, fmt.Errorf("%s %q: /etc/passwd: home %q holds control characters", who.field, f[0], f[5])
+			return userEntry{}, bad(who.field, f[0], "/etc/passwd: home %q holds control characters", f[5])
 		}
 		home := f[5]
 		if home == "" {
@@ -48,7 +47,7 @@ func findUser(who wanted, passwd []byte) (userEntry, error) {
 		return userEntry{name: f[0], home: home, uid: uid, gid: gid}, nil
 	}
 	if who.name != "" {
-		return userEntry{}, fmt.Errorf("%s %q: not in /etc/passwd of the image", who.field, who.name)
+		return userEntry{}, bad(who.field, who.name, "not in /etc/passwd of the image")
 	}
 	return userEntry{uid: who.uid, home: "/"}, nil
 }
@@ -61,11 +60,11 @@ func findGroup(name string, group []byte) (uint32, error) {
 		}
 		gid, err := parseID("gid", f[2])
 		if err != nil {
-			return 0, fmt.Errorf("group %q: /etc/group: %w", name, err)
+			return 0, bad("group", name, "/etc/group: %v", err)
 		}
 		return gid, nil
 	}
-	return 0, fmt.Errorf("group %q: not in /etc/group of the image", name)
+	return 0, bad("group", name, "not in /etc/group of the image")
 }
 
 // memberships are the groups that list the user. A line with a broken number

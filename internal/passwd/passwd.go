@@ -44,6 +44,20 @@ type User struct {
 	Name   string // empty when the image does not know the user
 }
 
+// Error is what is wrong with a request, or with what the image says of whom it
+// names.
+type Error struct {
+	Field  string // as in the interface: run_as_user; "user" and "group" are those of ImageUser
+	Value  string
+	Reason string
+}
+
+func (e *Error) Error() string { return fmt.Sprintf("%s %q: %s", e.Field, e.Value, e.Reason) }
+
+func bad(field, value, reason string, args ...any) error {
+	return &Error{Field: field, Value: value, Reason: fmt.Sprintf(reason, args...)}
+}
+
 // Resolve answers a request. Digits are always a number and never looked up as
 // a name: an image could otherwise map "4294967296" to root (CVE-2024-40635).
 func Resolve(req Request, passwd, group []byte) (User, error) {
@@ -63,8 +77,8 @@ func Resolve(req Request, passwd, group []byte) (User, error) {
 		return User{}, err
 	}
 	groups := []uint32{gid}
-	for _, n := range req.SupplementalGroups {
-		id, err := checkID("supplemental_groups", n)
+	for i, n := range req.SupplementalGroups {
+		id, err := checkID("supplemental_groups["+strconv.Itoa(i)+"]", n)
 		if err != nil {
 			return User{}, err
 		}
@@ -76,7 +90,7 @@ func Resolve(req Request, passwd, group []byte) (User, error) {
 	slices.Sort(groups)
 	groups = slices.Compact(groups)
 	if len(groups) > maxGroups {
-		return User{}, fmt.Errorf("supplemental_groups: %d groups, the kernel takes %d", len(groups), maxGroups)
+		return User{}, bad("supplemental_groups", strconv.Itoa(len(groups))+" groups", "the kernel takes %d", maxGroups)
 	}
 	return User{UID: entry.uid, GID: gid, Groups: groups, Home: entry.home, Name: entry.name}, nil
 }
@@ -92,20 +106,20 @@ type wanted struct {
 func (req Request) user() (wanted, error) {
 	switch {
 	case req.RunAsUser != nil && req.RunAsUsername != "":
-		return wanted{}, fmt.Errorf("run_as_username %q: run_as_user %d is set too", req.RunAsUsername, *req.RunAsUser)
+		return wanted{}, bad("run_as_username", req.RunAsUsername, "run_as_user %d is set too", *req.RunAsUser)
 	case req.RunAsUser != nil:
 		uid, err := checkID("run_as_user", *req.RunAsUser)
 		return wanted{field: "run_as_user", uid: uid}, err
 	case req.RunAsUsername != "":
 		return parseUser("run_as_username", req.RunAsUsername)
 	case req.RunAsGroup != nil:
-		return wanted{}, fmt.Errorf("run_as_group %d: needs run_as_user or run_as_username", *req.RunAsGroup)
+		return wanted{}, bad("run_as_group", strconv.FormatInt(*req.RunAsGroup, 10), "needs run_as_user or run_as_username")
 	case req.ImageUser == "":
 		return wanted{field: "user"}, nil
 	}
 	name, group, colon := strings.Cut(req.ImageUser, ":")
 	if colon && group == "" || strings.Contains(group, ":") {
-		return wanted{}, fmt.Errorf("user %q: want user or user:group", req.ImageUser)
+		return wanted{}, bad("user", req.ImageUser, "want user or user:group")
 	}
 	w, err := parseUser("user", name)
 	w.group = group
@@ -139,7 +153,7 @@ func (req Request) primary(who wanted, entry userEntry, group []byte) (uint32, e
 // something else: the kernel's own limit is twice as large.
 func checkID(field string, n int64) (uint32, error) {
 	if n < 0 || n > math.MaxInt32 {
-		return 0, fmt.Errorf("%s %d: not between 0 and %d", field, n, math.MaxInt32)
+		return 0, bad(field, strconv.FormatInt(n, 10), "not between 0 and %d", math.MaxInt32)
 	}
 	return uint32(n), nil
 }
@@ -147,7 +161,7 @@ func checkID(field string, n int64) (uint32, error) {
 func parseID(field, s string) (uint32, error) {
 	n, err := strconv.ParseInt(s, 10, 64)
 	if err != nil || !isNumber(s) { // ParseInt also takes a sign
-		return 0, fmt.Errorf("%s %q: not a number between 0 and %d", field, s, math.MaxInt32)
+		return 0, bad(field, s, "not a number between 0 and %d", math.MaxInt32)
 	}
 	return checkID(field, n)
 }
@@ -160,11 +174,11 @@ func isNumber(s string) bool { return s != "" && strings.Trim(s, "0123456789") =
 func checkName(field, s string) error {
 	switch {
 	case s == "":
-		return fmt.Errorf("%s: empty name", field)
+		return bad(field, s, "empty name")
 	case len(s) > 256:
-		return fmt.Errorf("%s: name of %d bytes, at most 256", field, len(s))
+		return bad(field, s[:32]+"...", "name of %d bytes, at most 256", len(s))
 	case s[0] == '+' || s[0] == '-' || strings.ContainsAny(s, ":,") || hasControl(s):
-		return fmt.Errorf("%s %q: not a name", field, s)
+		return bad(field, s, "not a name")
 	}
 	return nil
 }

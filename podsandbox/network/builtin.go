@@ -3,9 +3,9 @@ package network
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -162,7 +162,10 @@ func (f *builtin) openPorts(e *entry, back *undo.Stack) error {
 		return err
 	}
 	if other != "" {
-		return fmt.Errorf("host port %d is taken by a pod of another instance, whose nftables table is %s", port.HostPort, other)
+		i := slices.IndexFunc(e.Ports, func(p PortMapping) bool {
+			return p.number() == port.Protocol && p.HostPort == port.HostPort && p.HostIP == port.HostIP
+		})
+		return &takenError{e.Ports[i], "a pod of another instance, whose nftables table is " + other}
 	}
 	back.Add(func() error { return f.closePorts(e) })
 	if err := f.firewall.Add(ports); err != nil {

@@ -247,7 +247,7 @@ func TestRefusedUndoIsOwed(t *testing.T) {
 		t.Error("there is a result of a failed Setup")
 	}
 	w.noTrouble("fail-ADD")
-	if _, err := w.net.Setup(t.Context(), q); err == nil || !strings.Contains(err.Error(), "tcp/8080 is taken by pod default/pod-1") {
+	if _, err := w.net.Setup(t.Context(), q); err == nil || !strings.Contains(err.Error(), "tcp port 8080 is taken by pod default/pod-1") {
 		t.Errorf("Setup: %v; want that the port is taken", err)
 	}
 	w.noTrouble("fail-DEL")

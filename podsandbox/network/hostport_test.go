@@ -162,19 +162,19 @@ func TestHostPortConflictNamesPortAndOwner(t *testing.T) {
 		port PortMapping
 		want string // in the error; empty: no error
 	}{
-		{PortMapping{"tcp", 1, 8080, netip.Addr{}}, "host port tcp/8080 is taken by pod default/pod-1 (pod-1)"},
-		{PortMapping{"tcp", 1, 8080, hostIP}, "host port tcp/8080 on 192.0.2.1 is taken by pod default/pod-1 (pod-1)"},
+		{PortMapping{"tcp", 1, 8080, netip.Addr{}}, `port_mappings[0].host_port "8080": tcp port 8080 is taken by pod default/pod-1 (pod-1)`},
+		{PortMapping{"tcp", 1, 8080, hostIP}, `port_mappings[0].host_port "8080": tcp port 8080 on 192.0.2.1 is taken by pod default/pod-1 (pod-1)`},
 		{PortMapping{"udp", 1, 8080, netip.Addr{}}, ""},
-		{PortMapping{"udp", 1, 5353, hostIP}, "host port udp/5353 on 192.0.2.1 is taken by pod default/pod-1"},
+		{PortMapping{"udp", 1, 5353, hostIP}, `port_mappings[0].host_port "5353": udp port 5353 on 192.0.2.1 is taken by pod default/pod-1`},
 		{PortMapping{"udp", 1, 5353, loopback4}, ""},
 		{PortMapping{"udp", 1, 5353, netip.IPv6Unspecified()}, ""},
-		{PortMapping{"tcp", 1, 9000, netip.Addr{}}, "host port tcp/9000 is taken by " + me},
+		{PortMapping{"tcp", 1, 9000, netip.Addr{}}, `port_mappings[0].host_port "9000": tcp port 9000 is taken by ` + me},
 		{PortMapping{"tcp", 1, 9000, loopback4}, "on 127.0.0.1:9000"},
 		{PortMapping{"tcp", 1, 9000, hostIP}, ""},
 		{PortMapping{"tcp", 1, 9000, hostIP6}, ""},
 		{PortMapping{"tcp", 1, 9001, hostIP}, me},
 		{PortMapping{"tcp", 1, 9001, hostIP6}, me},
-		{PortMapping{"udp", 1, 9002, netip.Addr{}}, "host port udp/9002 is taken by " + me},
+		{PortMapping{"udp", 1, 9002, netip.Addr{}}, `port_mappings[0].host_port "9002": udp port 9002 is taken by ` + me},
 		{PortMapping{"udp", 1, 9002, hostIP6}, ""},
 		{PortMapping{"tcp", 1, 9002, netip.Addr{}}, ""},
 		{PortMapping{"tcp", 1, 9003, hostIP}, ""},
@@ -182,8 +182,8 @@ func TestHostPortConflictNamesPortAndOwner(t *testing.T) {
 		{PortMapping{"tcp", 1, 9003, netip.Addr{}}, me},
 		{PortMapping{"sctp", 1, 9001, netip.Addr{}}, ""},
 		{PortMapping{"tcp", 1, 0, netip.Addr{}}, ""},
-		{PortMapping{"icmp", 1, 9, netip.Addr{}}, `port_mappings[0].protocol: "icmp" is not one of tcp, udp, sctp`},
-		{PortMapping{"tcp", 0, 9, netip.Addr{}}, "port_mappings[0].container_port: 0"},
+		{PortMapping{"icmp", 1, 9, netip.Addr{}}, `port_mappings[0].protocol "icmp": is not one of tcp, udp, sctp`},
+		{PortMapping{"tcp", 0, 9, netip.Addr{}}, `port_mappings[0].container_port "0": cannot be reached by tcp port 9`},
 	} {
 		p := w.pod(c.port)
 		_, err := w.net.Setup(t.Context(), p)

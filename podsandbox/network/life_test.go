@@ -191,7 +191,7 @@ func TestPodsSurviveARestart(t *testing.T) {
 	}
 	wantAnswer(t, w.outside, "tcp", hostIP, 8080, "a "+outsideIP.String())
 	if _, err := n.Setup(t.Context(), w.pod(PortMapping{"tcp", 80, 8080, netip.Addr{}})); err == nil ||
-		!strings.Contains(err.Error(), "tcp/8080 is taken by pod default/pod-1 (pod-1)") {
+		!strings.Contains(err.Error(), "tcp port 8080 is taken by pod default/pod-1 (pod-1)") {
 		t.Errorf("host port of before the restart was given again: %v", err)
 	}
 	b := w.pod()
@@ -275,6 +275,9 @@ func TestPodCIDRCanChangeUnderLivingPods(t *testing.T) {
 	if len(resB.IPs) != 1 || !netip.MustParsePrefix("10.5.0.0/24").Contains(resB.IPs[0]) {
 		t.Fatalf("addresses %v; want one of 10.5.0.0/24", resB.IPs)
 	}
+	if taken := n.Describe()["builtin"].(map[string]any)["taken"]; taken != 2 {
+		t.Errorf("%v addresses are said to be taken, want those of both ranges: 2", taken)
+	}
 	serve(t, a.NetNSFile, "a", 80)
 	serve(t, w.outside, "outside", 9000)
 	wantAnswer(t, b.NetNSFile, "tcp", resA.IPs[0], 80, "a "+resB.IPs[0].String())
@@ -294,7 +297,7 @@ func TestPodCIDRCanChangeUnderLivingPods(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"", "10.0.0.0", "10.0.0.0/31", "10.0.0.0/24,10.1.0.0/24", "10.0.0.0/24;fd00::/64"} {
-		if err := n.SetPodCIDR(bad); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), fmt.Sprintf("pod CIDR %q", bad)) {
+		if err := n.SetPodCIDR(bad); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), fmt.Sprintf("pod_cidr %q: ", bad)) {
 			t.Errorf("SetPodCIDR(%q): %v; want an error that quotes it", bad, err)
 		}
 	}

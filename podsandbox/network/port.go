@@ -23,11 +23,20 @@ type PortMapping struct {
 }
 
 func (p PortMapping) String() string {
-	at := fmt.Sprintf("host port %s/%d", p.Protocol, p.HostPort)
+	at := fmt.Sprintf("%s port %d", p.Protocol, p.HostPort)
 	if p.HostIP.IsValid() {
 		at += " on " + p.HostIP.String()
 	}
 	return at
+}
+
+// plain is the one spelling of a mapping.
+func (p PortMapping) plain() PortMapping {
+	if p.Protocol = strings.ToLower(p.Protocol); p.Protocol == "" {
+		p.Protocol = "tcp"
+	}
+	p.HostIP = p.HostIP.Unmap()
+	return p
 }
 
 func (p PortMapping) number() uint8 {
@@ -45,29 +54,25 @@ func (p PortMapping) number() uint8 {
 func hostPorts(asked []PortMapping) ([]PortMapping, error) {
 	var ports []PortMapping
 	for i, p := range asked {
-		field := fmt.Sprintf("port_mappings[%d]", i)
-		if p.Protocol = strings.ToLower(p.Protocol); p.Protocol == "" {
-			p.Protocol = "tcp"
-		}
+		p = p.plain()
 		if p.Protocol != "tcp" && p.Protocol != "udp" && p.Protocol != "sctp" {
-			return nil, fmt.Errorf("%s.protocol: %q is not one of tcp, udp, sctp", field, p.Protocol)
+			return nil, portError(i, "protocol", p.Protocol, true, "is not one of tcp, udp, sctp")
 		}
 		if p.HostPort == 0 {
 			continue
 		}
 		if p.ContainerPort == 0 {
-			return nil, fmt.Errorf("%s.container_port: 0 cannot be reached by %s", field, p)
+			return nil, portError(i, "container_port", 0, true, "cannot be reached by %s", p)
 		}
 		if p.HostIP.Zone() != "" {
-			return nil, fmt.Errorf("%s.host_ip: %s: an address with a zone is not supported", field, p.HostIP)
+			return nil, portError(i, "host_ip", p.HostIP, true, "an address with a zone is not supported")
 		}
-		p.HostIP = p.HostIP.Unmap()
 		repeated := false
 		for _, q := range ports {
 			if p == q {
 				repeated = true
 			} else if p.conflicts(q) {
-				return nil, fmt.Errorf("%s: %s leads to container port %d and to %d", field, p, q.ContainerPort, p.ContainerPort)
+				return nil, portError(i, "host_port", p.HostPort, true, "%s leads to container port %d and to %d", p, q.ContainerPort, p.ContainerPort)
 			}
 		}
 		if !repeated {
@@ -122,7 +127,7 @@ func (r reservations) reserve(rec *record) error {
 	for _, p := range rec.Ports {
 		for _, q := range r[p.HostPort] {
 			if q.pod != rec.ID && p.conflicts(q.PortMapping) {
-				return fmt.Errorf("%s is taken by %s", p, q.title)
+				return &takenError{p, q.title}
 			}
 		}
 	}
@@ -160,7 +165,7 @@ func (n *Network) checkListeners(ports []PortMapping) error {
 			return err
 		}
 		if owner != "" {
-			return fmt.Errorf("%s is taken by %s", p, owner)
+			return &takenError{p, owner}
 		}
 	}
 	return nil

@@ -29,7 +29,7 @@ func (n *Network) Setup(ctx context.Context, pod Pod) (Result, error) {
 		return Result{}, err
 	}
 	res, err := n.setup(ctx, pod)
-	if err != nil {
+	if err = inPod(pod, err); err != nil {
 		return Result{}, fmt.Errorf("network of pod %s: %w", pod.ID, err)
 	}
 	return res, nil
@@ -41,7 +41,7 @@ func (n *Network) setup(ctx context.Context, pod Pod) (Result, error) {
 	}
 	ports, err := hostPorts(pod.Ports)
 	if err != nil {
-		return Result{}, invalidError{err}
+		return Result{}, err
 	}
 	via, err := n.form()
 	if err != nil {

@@ -2,7 +2,11 @@ package network
 
 import (
 	"context"
+	"net/netip"
+	"slices"
 	"time"
+
+	"cri-mini/podsandbox/network/internal/ipam"
 )
 
 // pace is how often things that nobody announces are looked at.
@@ -48,7 +52,7 @@ func (n *Network) Describe() map[string]any {
 		d["builtin"] = map[string]any{
 			"bridge":  n.builtin.bridge.Name,
 			"subnets": pool.Subnets(),
-			"taken":   pool.Taken(),
+			"taken":   n.builtin.taken(pool),
 			"table":   "inet " + n.builtin.firewall.Name(),
 		}
 	}
@@ -56,6 +60,21 @@ func (n *Network) Describe() map[string]any {
 		d["cni"] = n.external.describe()
 	}
 	return d
+}
+
+// taken counts the addresses in use: those of pool, and those that pods have of
+// ranges from before it.
+func (f *builtin) taken(pool *ipam.Pool) int {
+	n := pool.Taken()
+	for _, addresses := range f.leases() {
+		ofPool := func(a netip.Prefix) bool {
+			return slices.ContainsFunc(pool.Subnets(), func(s netip.Prefix) bool { return s.Contains(a.Addr()) })
+		}
+		if !slices.ContainsFunc(addresses, ofPool) {
+			n++
+		}
+	}
+	return n
 }
 
 // watch looks after the built-in form until ctx ends.

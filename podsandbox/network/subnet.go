@@ -88,18 +88,22 @@ func (f *builtin) families() int {
 func (f *builtin) parse(cidr string) ([]netip.Prefix, error) {
 	subnets, err := ipam.Parse(cidr)
 	if err != nil {
-		return nil, err
+		return nil, invalidCIDR(cidr, err.Error())
 	}
 	if i := slices.IndexFunc(subnets, func(s netip.Prefix) bool { return s.Addr().Is6() }); i >= 0 && !f.ipv6 {
-		return nil, fmt.Errorf("pod CIDR %q: %s: IPv6 is switched off", cidr, subnets[i])
+		return nil, invalidCIDR(cidr, fmt.Sprintf("%s: IPv6 is switched off", subnets[i]))
 	}
 	return subnets, nil
+}
+
+func invalidCIDR(cidr, reason string) error {
+	return &FieldError{Field: "pod_cidr", Value: cidr, Reason: reason, Always: true}
 }
 
 func (f *builtin) setPodCIDR(cidr string) error {
 	subnets, err := f.parse(cidr)
 	if err != nil {
-		return invalidError{err}
+		return err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -109,7 +109,10 @@ func Container(r Request) (Plan, error) {
 		func() (err error) { c.PID, c.TargetContainer, err = pidMode(pidOptions(r), r.Sandbox); return },
 		func() (err error) { c.Mounts, err = mounts(r); return },
 		func() (err error) { c.Devices, err = devices(r, user); return },
-		func() (err error) { c.Resources, err = Resources(r.Config.GetLinux().GetResources()); return },
+		func() (err error) {
+			c.Resources, err = Resources(ResourcesField, r.Config.GetLinux().GetResources())
+			return
+		},
 		func() (err error) { c.Process, err = process(r, user); return },
 	} {
 		if err := step(); err != nil {
@@ -140,19 +143,19 @@ func checkContainer(r Request) error {
 		return invalid("config.metadata.name", "", "is missing")
 	}
 	if cfg.Windows != nil {
-		return invalid("config.windows", "", "is not for a Linux node")
+		return NoText("config.windows", "is not for a Linux node")
 	}
 	security := cfg.GetLinux().GetSecurityContext()
 	if security.GetPrivileged() && !r.Pod.GetLinux().GetSecurityContext().GetPrivileged() {
-		return invalid("linux.security_context.privileged", true, "the pod is not privileged")
+		return invalid(securityField+"privileged", true, "the pod is not privileged")
 	}
 	if err := inherited(security.GetNamespaceOptions(), r.Sandbox); err != nil {
 		return err
 	}
-	if err := checkPaths("linux.security_context.masked_paths", security.GetMaskedPaths()); err != nil {
+	if err := checkPaths(securityField+"masked_paths", security.GetMaskedPaths()); err != nil {
 		return err
 	}
-	if err := checkPaths("linux.security_context.readonly_paths", security.GetReadonlyPaths()); err != nil {
+	if err := checkPaths(securityField+"readonly_paths", security.GetReadonlyPaths()); err != nil {
 		return err
 	}
 	return checkSELinux(security.GetSelinuxOptions())
@@ -161,7 +164,7 @@ func checkContainer(r Request) error {
 func checkPaths(field string, paths []string) error {
 	for i, p := range paths {
 		if !absolute(p) {
-			return invalid(field+"["+strconv.Itoa(i)+"]", p, "must be an absolute path")
+			return invalid(item(field, i), p, "must be an absolute path")
 		}
 	}
 	return nil
@@ -216,5 +219,8 @@ func pidOptions(r Request) *criapi.NamespaceOption {
 
 // at names a field of one element of a list: "mounts[2].host_path".
 func at(list string, index int, field string) string {
-	return list + "[" + strconv.Itoa(index) + "]." + field
+	return item(list, index) + "." + field
 }
+
+// item names one element of a list.
+func item(list string, index int) string { return list + "[" + strconv.Itoa(index) + "]" }

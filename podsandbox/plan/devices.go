@@ -4,6 +4,8 @@ import (
 	"path"
 	"strings"
 
+	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
 	"cri-mini/internal/passwd"
 	"cri-mini/runtime/spec"
 )
@@ -18,14 +20,14 @@ func devices(r Request, user passwd.User) ([]spec.Device, error) {
 	}
 	for _, d := range r.Devices {
 		if !absolute(d.ContainerPath) {
-			return nil, invalid("config.devices.container_path", d.ContainerPath, "must be an absolute path")
+			return nil, invalid(DeviceField(r.Config, d.ContainerPath, "container_path"), d.ContainerPath, "must be an absolute path")
 		}
 		if d.Permissions == "" || strings.Trim(d.Permissions, "rwm") != "" {
-			return nil, invalid("config.devices.permissions", d.Permissions, "must be of the letters r, w and m")
+			return nil, invalid(DeviceField(r.Config, d.ContainerPath, "permissions"), d.Permissions, "must be of the letters r, w and m")
 		}
 		d.ContainerPath = path.Clean(d.ContainerPath)
 		if reason := taken(d, list); reason != "" {
-			return nil, invalid("config.devices.container_path", d.ContainerPath, "%s", reason)
+			return nil, invalid(DeviceField(r.Config, d.ContainerPath, "container_path"), d.ContainerPath, "%s", reason)
 		}
 		list = replaceDevice(list, d)
 	}
@@ -46,6 +48,18 @@ func devices(r Request, user passwd.User) ([]spec.Device, error) {
 }
 
 const cdiField = "config.CDI_devices: device node"
+
+// DeviceField names a field of the device that a node of a container comes from,
+// by itself or in a folder. What nobody asked for is of a CDI device.
+func DeviceField(cfg *criapi.ContainerConfig, node, field string) string {
+	for i, d := range cfg.GetDevices() {
+		asked := path.Clean(d.ContainerPath)
+		if below := path.Clean(node); below == asked || strings.HasPrefix(below, strings.TrimSuffix(asked, "/")+"/") {
+			return at("config.devices", i, field)
+		}
+	}
+	return cdiField
+}
 
 // cdiDevice gives a node that has no owner to the user of the container: whoever
 // asks for a device wants to use it. Outside /dev it is the host's own node

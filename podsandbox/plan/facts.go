@@ -29,17 +29,17 @@ func (f Facts) cgroup(parent, id string) (string, error) {
 		parent = f.CgroupParent
 	}
 	if slices.Contains(strings.Split(parent, "/"), "..") {
-		return "", invalid("linux.cgroup_parent", parent, "must not contain ..")
+		return "", invalid("config.linux.cgroup_parent", parent, "must not contain ..")
 	}
 	if strings.Contains(parent, "\x00") {
-		return "", invalid("linux.cgroup_parent", parent, "holds a zero byte")
+		return "", invalid("config.linux.cgroup_parent", parent, "holds a zero byte")
 	}
 	if !f.SystemdCgroups {
 		return path.Join("/", parent, id), nil
 	}
 	slice, ok := slicePath(path.Base(parent))
 	if !ok {
-		return "", invalid("linux.cgroup_parent", parent, "must be a slice, such as /kubepods.slice, for the cgroup driver is systemd")
+		return "", invalid("config.linux.cgroup_parent", parent, "must be a slice, such as /kubepods.slice, for the cgroup driver is systemd")
 	}
 	return path.Join(slice, "cri-mini-"+id+".scope"), nil
 }

@@ -38,10 +38,10 @@ func TestUserOfASandboxIsCheckedAndChangesNothing(t *testing.T) {
 		spoil        func(*criapi.LinuxSandboxSecurityContext)
 		field, value string
 	}{
-		"user":   {func(s *criapi.LinuxSandboxSecurityContext) { s.RunAsUser.Value = -1 }, "run_as_user", "-1"},
-		"group":  {func(s *criapi.LinuxSandboxSecurityContext) { s.RunAsGroup.Value = 1 << 31 }, "run_as_group", "2147483648"},
-		"groups": {func(s *criapi.LinuxSandboxSecurityContext) { s.SupplementalGroups = []int64{5, -7} }, "supplemental_groups", "-7"},
-		"policy": {func(s *criapi.LinuxSandboxSecurityContext) { s.SupplementalGroupsPolicy = 9 }, "supplemental_groups_policy", "9"},
+		"user":   {func(s *criapi.LinuxSandboxSecurityContext) { s.RunAsUser.Value = -1 }, "config.linux.security_context.run_as_user", "-1"},
+		"group":  {func(s *criapi.LinuxSandboxSecurityContext) { s.RunAsGroup.Value = 1 << 31 }, "config.linux.security_context.run_as_group", "2147483648"},
+		"groups": {func(s *criapi.LinuxSandboxSecurityContext) { s.SupplementalGroups = []int64{5, -7} }, "config.linux.security_context.supplemental_groups", "-7"},
+		"policy": {func(s *criapi.LinuxSandboxSecurityContext) { s.SupplementalGroupsPolicy = 9 }, "config.linux.security_context.supplemental_groups_policy", "9"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := whole()
@@ -56,14 +56,14 @@ func TestPodTargetsNobody(t *testing.T) {
 	cfg := pod()
 	cfg.Linux.SecurityContext.NamespaceOptions.TargetId = "c0"
 	_, err := Sandbox("s1", cfg, facts)
-	refused(t, err, "namespace_options.target_id", "c0")
+	refused(t, err, "config.linux.security_context.namespace_options.target_id", "c0")
 }
 
 func TestHostIPWithAZoneIsRefused(t *testing.T) {
 	cfg := pod()
 	cfg.PortMappings = []*criapi.PortMapping{{ContainerPort: 80, HostPort: 80}, {ContainerPort: 81, HostPort: 81, HostIp: "fe80::1%eth0"}}
 	_, err := Sandbox("s1", cfg, facts)
-	refused(t, err, "port_mappings[1].host_ip", "fe80::1%eth0")
+	refused(t, err, "config.port_mappings[1].host_ip", "fe80::1%eth0")
 }
 
 // A container is in its pod's network, IPC and users. One that asks for less
@@ -86,18 +86,18 @@ func TestContainerSharesTheNamespacesOfItsPod(t *testing.T) {
 		"nothing asked":             {host, nil, "", ""},
 		"POD fits the node's":       {host, &criapi.NamespaceOption{Pid: alone}, "", ""},
 		"NODE as the pod":           {host, &criapi.NamespaceOption{Pid: alone, Network: node, Ipc: node}, "", ""},
-		"NODE beyond the pod":       {spec.Sandbox{}, &criapi.NamespaceOption{Pid: alone, Network: node}, "namespace_options.network", "NODE"},
-		"IPC beyond the pod":        {spec.Sandbox{}, &criapi.NamespaceOption{Pid: alone, Ipc: node}, "namespace_options.ipc", "NODE"},
-		"network for itself":        {spec.Sandbox{}, &criapi.NamespaceOption{Pid: alone, Network: alone}, "namespace_options.network", "CONTAINER"},
-		"IPC of a target":           {spec.Sandbox{}, &criapi.NamespaceOption{Pid: alone, Ipc: target}, "namespace_options.ipc", "TARGET"},
-		"target without the mode":   {spec.Sandbox{}, &criapi.NamespaceOption{Pid: alone, TargetId: "c0"}, "target_id", "c0"},
+		"NODE beyond the pod":       {spec.Sandbox{}, &criapi.NamespaceOption{Pid: alone, Network: node}, "config.linux.security_context.namespace_options.network", "NODE"},
+		"IPC beyond the pod":        {spec.Sandbox{}, &criapi.NamespaceOption{Pid: alone, Ipc: node}, "config.linux.security_context.namespace_options.ipc", "NODE"},
+		"network for itself":        {spec.Sandbox{}, &criapi.NamespaceOption{Pid: alone, Network: alone}, "config.linux.security_context.namespace_options.network", "CONTAINER"},
+		"IPC of a target":           {spec.Sandbox{}, &criapi.NamespaceOption{Pid: alone, Ipc: target}, "config.linux.security_context.namespace_options.ipc", "TARGET"},
+		"target without the mode":   {spec.Sandbox{}, &criapi.NamespaceOption{Pid: alone, TargetId: "c0"}, "config.linux.security_context.namespace_options.target_id", "c0"},
 		"users said to be the same": {mapped, users(shared, ids(65536)), "", ""},
 		"users not spoken of":       {mapped, &criapi.NamespaceOption{Pid: alone}, "", ""},
 		"the node's users":          {spec.Sandbox{}, users(node, nil), "", ""},
-		"users of another mapping":  {mapped, users(shared, ids(131072)), "userns_options.uids", "0 131072 65536"},
-		"users of the node":         {mapped, users(node, nil), "userns_options.mode", "NODE"},
-		"users the pod has not":     {spec.Sandbox{}, users(shared, ids(65536)), "userns_options.uids", "0 65536 65536"},
-		"users of the container":    {mapped, users(alone, nil), "userns_options.mode", "CONTAINER"},
+		"users of another mapping":  {mapped, users(shared, ids(131072)), "config.linux.security_context.namespace_options.userns_options.uids", "0 131072 65536"},
+		"users of the node":         {mapped, users(node, nil), "config.linux.security_context.namespace_options.userns_options.mode", "NODE"},
+		"users the pod has not":     {spec.Sandbox{}, users(shared, ids(65536)), "config.linux.security_context.namespace_options.userns_options.uids", "0 65536 65536"},
+		"users of the container":    {mapped, users(alone, nil), "config.linux.security_context.namespace_options.userns_options.mode", "CONTAINER"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := request()
@@ -132,7 +132,7 @@ func TestMappingOfAMountIsThatOfThePod(t *testing.T) {
 			r.Config.Mounts = []*criapi.Mount{m}
 			p, err := Container(r)
 			if sandbox == nil || *sandbox != (spec.IDMapping{Host: 65536, Length: 65536}) {
-				refused(t, err, "mounts[0].uidMappings", "0 65536 65536")
+				refused(t, err, "config.mounts[0].uidMappings", "0 65536 65536")
 				return
 			}
 			if err != nil {

@@ -14,11 +14,16 @@ type InvalidError struct {
 	Field  string // as in the request: "mounts[2].host_path"; empty when Reason names it
 	Value  string
 	Reason string
+	// NoText is a field that is a message: what it held has no text.
+	NoText bool
 }
 
 func (e *InvalidError) Error() string {
 	if e.Field == "" {
 		return e.Reason
+	}
+	if e.NoText {
+		return e.Field + ": " + e.Reason
 	}
 	return fmt.Sprintf("%s %s: %s", e.Field, strconv.Quote(e.Value), e.Reason)
 }
@@ -27,6 +32,11 @@ func (e *InvalidError) Is(target error) bool { return target == ErrInvalid }
 
 func invalid(field string, value any, reason string, args ...any) error {
 	return &InvalidError{Field: field, Value: fmt.Sprint(value), Reason: fmt.Sprintf(reason, args...)}
+}
+
+// NoText is the error of a field that is a message.
+func NoText(field, reason string) error {
+	return &InvalidError{Field: field, Reason: reason, NoText: true}
 }
 
 // ImageVolumeError is a mount of an image that cannot be made. The kubelet

@@ -102,7 +102,7 @@ func mount(r Request, i int) (spec.Mount, error) {
 }
 
 func mountOptions(m *spec.Mount, field string, options []string) error {
-	for _, o := range options {
+	for i, o := range options {
 		switch o {
 		case "noexec":
 			m.NoExec = true
@@ -111,7 +111,7 @@ func mountOptions(m *spec.Mount, field string, options []string) error {
 		case "nosuid":
 			m.NoSuid = true
 		default:
-			return invalid(field, o, "must be noexec, nodev or nosuid")
+			return invalid(item(field, i), o, "must be noexec, nodev or nosuid")
 		}
 	}
 	return nil

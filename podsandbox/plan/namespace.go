@@ -8,7 +8,7 @@ import (
 	"cri-mini/runtime/spec"
 )
 
-const nsField = "linux.security_context.namespace_options."
+const nsField = securityField + "namespace_options."
 
 // namespaces fills in which namespaces a pod has for itself.
 func namespaces(s *spec.Sandbox, o *criapi.NamespaceOption) error {

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"errors"
 	"path"
 	"strings"
 
@@ -61,7 +62,7 @@ func process(r Request, user passwd.User) (spec.Process, error) {
 
 // Exec plans a process that joins a container whose first one is first.
 func Exec(first spec.Process, argv []string, terminal bool) (spec.Process, error) {
-	if err := checkArgs("cmd", argv); err != nil {
+	if err := checkArgs("cmd", argv, func(i int) string { return item("cmd", i) }); err != nil {
 		return spec.Process{}, err
 	}
 	p := first
@@ -78,32 +79,39 @@ func Exec(first spec.Process, argv []string, terminal bool) (spec.Process, error
 // user's drops the image's command as well.
 func arguments(cfg *criapi.ContainerConfig, image Image) ([]string, error) {
 	command, args := cfg.Command, cfg.Args
+	commandField, argsField := "config.command", "config.args"
 	if len(command) == 0 {
-		command = image.Entrypoint
+		command, commandField = image.Entrypoint, "image config Entrypoint"
 		if len(args) == 0 {
-			args = image.Cmd
+			args, argsField = image.Cmd, "image config Cmd"
 		}
 	}
 	argv := append(append([]string(nil), command...), args...)
-	return argv, checkArgs("config.command", argv)
+	return argv, checkArgs("config.command", argv, func(i int) string {
+		if i < len(command) {
+			return item(commandField, i)
+		}
+		return item(argsField, i-len(command))
+	})
 }
 
 // maxArgument is MAX_ARG_STRLEN of execve(2), with the zero byte at the end.
 const maxArgument = 128 << 10
 
-func checkArgs(field string, argv []string) error {
+// checkArgs checks a command line; field names the list, and from those of it.
+func checkArgs(field string, argv []string, from func(int) string) error {
 	if len(argv) == 0 {
 		return invalid(field, "", "nothing to run: neither the request nor the image names a program")
 	}
 	if argv[0] == "" {
-		return invalid(field, "", "the name of the program is empty")
+		return invalid(from(0), "", "the name of the program is empty")
 	}
-	for _, a := range argv {
+	for i, a := range argv {
 		if strings.Contains(a, "\x00") {
-			return invalid(field, a, "holds a zero byte")
+			return invalid(from(i), a, "holds a zero byte")
 		}
 		if len(a) >= maxArgument {
-			return invalid(field, a[:32]+"...", "is longer than the kernel's limit of %d bytes", maxArgument-1)
+			return invalid(from(i), a[:32]+"...", "is longer than the kernel's limit of %d bytes", maxArgument-1)
 		}
 	}
 	return nil
@@ -187,7 +195,7 @@ func resolveUser(r Request) (passwd.User, error) {
 	s := r.Config.GetLinux().GetSecurityContext()
 	policy := s.GetSupplementalGroupsPolicy()
 	if _, known := criapi.SupplementalGroupsPolicy_name[int32(policy)]; !known {
-		return passwd.User{}, invalid("linux.security_context.supplemental_groups_policy", policy, "is unknown")
+		return passwd.User{}, invalid(securityField+"supplemental_groups_policy", policy, "is unknown")
 	}
 	ask := passwd.Request{
 		RunAsUsername:      s.GetRunAsUsername(),
@@ -200,13 +208,27 @@ func resolveUser(r Request) (passwd.User, error) {
 	}
 	if g := s.GetRunAsGroup(); g != nil {
 		if ask.RunAsUser == nil && ask.RunAsUsername == "" {
-			return passwd.User{}, invalid("linux.security_context.run_as_group", g.Value, "needs run_as_user or run_as_username")
+			return passwd.User{}, invalid(securityField+"run_as_group", g.Value, "needs run_as_user or run_as_username")
 		}
 		ask.RunAsGroup = &g.Value
 	}
 	user, err := passwd.Resolve(ask, r.Passwd, r.Group)
+	if wrong := (*passwd.Error)(nil); errors.As(err, &wrong) {
+		return passwd.User{}, invalid(userField(wrong.Field), wrong.Value, "%s", wrong.Reason)
+	}
 	if err != nil {
 		return passwd.User{}, &InvalidError{Reason: err.Error()}
 	}
 	return user, nil
+}
+
+// userField is the field of the request, or of the image, that a user was taken from.
+func userField(field string) string {
+	switch field {
+	case "user":
+		return "image config User"
+	case "group":
+		return "image config User: group"
+	}
+	return securityField + field
 }

@@ -19,15 +19,20 @@ var (
 	cgroupFile = regexp.MustCompile(`^[a-z][a-z0-9_]*(\.[A-Za-z0-9_]+)+$`)
 )
 
-const resourcesField = "linux.resources."
+// ResourcesField is where the limits of a new container are in its request, and
+// UpdateField where those of an update are.
+const (
+	ResourcesField = "config.linux.resources."
+	UpdateField    = "linux."
+)
 
 // Resources translates limits. Zero means not asked for, and on an update:
-// leave as it is.
-func Resources(asked *criapi.LinuxContainerResources) (spec.Resources, error) {
+// leave as it is. The names of its errors begin with field.
+func Resources(field string, asked *criapi.LinuxContainerResources) (spec.Resources, error) {
 	if asked == nil {
 		return spec.Resources{}, nil
 	}
-	if err := checkResources(asked); err != nil {
+	if err := checkResources(field, asked); err != nil {
 		return spec.Resources{}, err
 	}
 	r := spec.Resources{
@@ -62,33 +67,33 @@ func unlimited(r *spec.Resources, limit *int64, file string) {
 	}
 }
 
-func checkResources(asked *criapi.LinuxContainerResources) error {
+func checkResources(prefix string, asked *criapi.LinuxContainerResources) error {
 	switch {
 	case asked.CpuPeriod < 0:
-		return invalid(resourcesField+"cpu_period", asked.CpuPeriod, "is negative")
+		return invalid(prefix+"cpu_period", asked.CpuPeriod, "is negative")
 	case asked.CpuShares < 0:
-		return invalid(resourcesField+"cpu_shares", asked.CpuShares, "is negative")
+		return invalid(prefix+"cpu_shares", asked.CpuShares, "is negative")
 	case asked.MemoryLimitInBytes < -1:
-		return invalid(resourcesField+"memory_limit_in_bytes", asked.MemoryLimitInBytes, "is negative")
+		return invalid(prefix+"memory_limit_in_bytes", asked.MemoryLimitInBytes, "is negative")
 	case asked.MemorySwapLimitInBytes < -1:
-		return invalid(resourcesField+"memory_swap_limit_in_bytes", asked.MemorySwapLimitInBytes, "is negative")
+		return invalid(prefix+"memory_swap_limit_in_bytes", asked.MemorySwapLimitInBytes, "is negative")
 	case asked.MemorySwapLimitInBytes > 0 && asked.MemorySwapLimitInBytes < asked.MemoryLimitInBytes:
-		return invalid(resourcesField+"memory_swap_limit_in_bytes", asked.MemorySwapLimitInBytes,
+		return invalid(prefix+"memory_swap_limit_in_bytes", asked.MemorySwapLimitInBytes,
 			"counts memory and swap together, so it cannot be below the memory limit of %d", asked.MemoryLimitInBytes)
 	case asked.OomScoreAdj < -1000 || asked.OomScoreAdj > 1000:
-		return invalid(resourcesField+"oom_score_adj", asked.OomScoreAdj, "is not between -1000 and 1000")
+		return invalid(prefix+"oom_score_adj", asked.OomScoreAdj, "is not between -1000 and 1000")
 	case asked.CpusetCpus != "" && !cpuList.MatchString(asked.CpusetCpus):
-		return invalid(resourcesField+"cpuset_cpus", asked.CpusetCpus, "is not a list of CPUs")
+		return invalid(prefix+"cpuset_cpus", asked.CpusetCpus, "is not a list of CPUs")
 	case asked.CpusetMems != "" && !cpuList.MatchString(asked.CpusetMems):
-		return invalid(resourcesField+"cpuset_mems", asked.CpusetMems, "is not a list of nodes")
+		return invalid(prefix+"cpuset_mems", asked.CpusetMems, "is not a list of nodes")
 	}
 	for i, h := range asked.HugepageLimits {
 		if !pageSize.MatchString(h.PageSize) {
-			return invalid(at(resourcesField+"hugepage_limits", i, "page_size"), h.PageSize, "is not a size like 2MB")
+			return invalid(at(prefix+"hugepage_limits", i, "page_size"), h.PageSize, "is not a size like 2MB")
 		}
 	}
 	for file, value := range asked.Unified {
-		field := resourcesField + "unified[" + file + "]"
+		field := prefix + "unified[" + file + "]"
 		if !cgroupFile.MatchString(file) || strings.HasPrefix(file, "cgroup.") {
 			return invalid(field, value, "is not a limit")
 		}

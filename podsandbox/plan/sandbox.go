@@ -63,7 +63,7 @@ func checkPod(cfg *criapi.PodSandboxConfig) error {
 	case m.GetUid() == "":
 		return invalid("config.metadata.uid", "", "is missing")
 	case cfg.Windows != nil:
-		return invalid("config.windows", "", "is not for a Linux node")
+		return NoText("config.windows", "is not for a Linux node")
 	}
 	if dir := cfg.LogDirectory; dir != "" && !absolute(dir) {
 		return invalid("config.log_directory", dir, "must be an absolute path")
@@ -90,18 +90,13 @@ func checkPodUser(s *criapi.LinuxSandboxSecurityContext) error {
 	if _, known := criapi.SupplementalGroupsPolicy_name[int32(policy)]; !known {
 		return invalid(securityField+"supplemental_groups_policy", policy, "is unknown")
 	}
-	ids := map[string][]int64{"supplemental_groups": s.GetSupplementalGroups()}
-	if u := s.GetRunAsUser(); u != nil {
-		ids["run_as_user"] = []int64{u.Value}
+	ids := map[string]int64{"run_as_user": s.GetRunAsUser().GetValue(), "run_as_group": s.GetRunAsGroup().GetValue()}
+	for i, id := range s.GetSupplementalGroups() {
+		ids[item("supplemental_groups", i)] = id
 	}
-	if g := s.GetRunAsGroup(); g != nil {
-		ids["run_as_group"] = []int64{g.Value}
-	}
-	for field, values := range ids {
-		for _, id := range values {
-			if id < 0 || id > math.MaxInt32 {
-				return invalid(securityField+field, id, "is not between 0 and %d", math.MaxInt32)
-			}
+	for field, id := range ids {
+		if id < 0 || id > math.MaxInt32 {
+			return invalid(securityField+field, id, "is not between 0 and %d", math.MaxInt32)
 		}
 	}
 	return nil
@@ -129,9 +124,9 @@ func checkDNS(dns *criapi.DNSConfig) error {
 		values []string
 	}{{"servers", dns.GetServers()}, {"searches", dns.GetSearches()}, {"options", dns.GetOptions()}}
 	for _, l := range lists {
-		for _, v := range l.values {
+		for i, v := range l.values {
 			if v == "" || strings.ContainsFunc(v, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
-				return invalid("config.dns_config."+l.field, v, "must be one word")
+				return invalid("config.dns_config."+item(l.field, i), v, "must be one word")
 			}
 		}
 	}

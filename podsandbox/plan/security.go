@@ -1,11 +1,13 @@
 package plan
 
 import (
+	"errors"
+
 	"cri-mini/runtime/capability"
 	"cri-mini/runtime/spec"
 )
 
-const securityField = "linux.security_context."
+const securityField = "config.linux.security_context."
 
 // capabilities are those of the first process. Without root, execve leaves the
 // bounding and the ambient ones: that is the kernel's doing, not ours.
@@ -18,8 +20,11 @@ func capabilities(r Request) (spec.Capabilities, error) {
 	asked := s.GetCapabilities()
 	sets, err := capability.ResolveWithin(limit, asked.GetAddCapabilities(), asked.GetDropCapabilities(),
 		asked.GetAddAmbientCapabilities(), s.GetPrivileged())
+	if wrong := (*capability.Error)(nil); errors.As(err, &wrong) {
+		return spec.Capabilities{}, invalid(securityField+"capabilities."+wrong.Field, wrong.Name, "%s", wrong.Reason)
+	}
 	if err != nil {
-		return spec.Capabilities{}, &InvalidError{Reason: securityField + "capabilities: " + err.Error()}
+		return spec.Capabilities{}, err
 	}
 	return spec.Capabilities(sets), nil
 }

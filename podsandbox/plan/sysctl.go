@@ -30,14 +30,14 @@ func sysctls(asked map[string]string, s spec.Sandbox) (map[string]string, error)
 	}
 	out := make(map[string]string, len(asked))
 	for asWritten, value := range asked {
-		field := "linux.sysctls[" + asWritten + "]"
+		field := "config.linux.sysctls[" + asWritten + "]"
 		if !sysctlName.MatchString(asWritten) {
 			return nil, invalid(field, value, "is not the name of a sysctl")
 		}
 		if strings.ContainsAny(value, "\n\x00") {
 			return nil, invalid(field, value, "must be one line")
 		}
-		name := sysctlPath(asWritten)
+		name := SysctlPath(asWritten)
 		switch {
 		case ipcSysctls[name], strings.HasPrefix(name, "fs/mqueue/"):
 			if s.HostIPC {
@@ -58,10 +58,10 @@ func sysctls(asked map[string]string, s spec.Sandbox) (map[string]string, error)
 	return out, nil
 }
 
-// sysctlPath is the path below /proc/sys. Of dot and slash the one that comes
+// SysctlPath is the path below /proc/sys. Of dot and slash the one that comes
 // first separates the parts, and the other belongs to them: a network device
 // may be called eth0.1.
-func sysctlPath(name string) string {
+func SysctlPath(name string) string {
 	if i := strings.IndexAny(name, "./"); name[i] == '/' {
 		return name
 	}

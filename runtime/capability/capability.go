@@ -117,15 +117,15 @@ func Resolve(add, drop, ambient []string, privileged bool) (Sets, error) {
 // (CVE-2022-24769 and its like): permission that add never promised. Ambient
 // needs it, for the kernel keeps ambient within inheritable.
 func ResolveWithin(limit uint64, add, drop, ambient []string, privileged bool) (Sets, error) {
-	plus, err := parseList("capabilities.add", add, limit)
+	plus, err := parseList("add_capabilities", add, limit)
 	if err != nil {
 		return Sets{}, err
 	}
-	minus, err := parseList("capabilities.drop", drop, ^uint64(0))
+	minus, err := parseList("drop_capabilities", drop, ^uint64(0))
 	if err != nil {
 		return Sets{}, err
 	}
-	lasting, err := parseList("capabilities.add_ambient", ambient, limit)
+	lasting, err := parseList("add_ambient_capabilities", ambient, limit)
 	if err != nil {
 		return Sets{}, err
 	}
@@ -147,6 +147,15 @@ func ResolveWithin(limit uint64, add, drop, ambient []string, privileged bool) (
 	return Sets{Bounding: set, Effective: set, Permitted: set, Inheritable: keep, Ambient: keep}, nil
 }
 
+// Error is a capability that cannot be had.
+type Error struct {
+	Field  string // the list, as the interface calls it: add_capabilities
+	Name   string // as asked
+	Reason string
+}
+
+func (e *Error) Error() string { return fmt.Sprintf("%s %q: %s", e.Field, e.Name, e.Reason) }
+
 // list is what one field of a request names.
 type list struct {
 	named uint64 // without ALL
@@ -164,10 +173,10 @@ func parseList(field string, names []string, limit uint64) (list, error) {
 		}
 		bit, err := Parse(name)
 		if err != nil {
-			return list{}, fmt.Errorf("%s: %w", field, err)
+			return list{}, &Error{Field: field, Name: name, Reason: "unknown capability"}
 		}
 		if bit&limit == 0 {
-			return list{}, fmt.Errorf("%s: capability %q: neither the kernel nor this runtime has it", field, name)
+			return list{}, &Error{Field: field, Name: name, Reason: "neither the kernel nor this runtime has it"}
 		}
 		l.named |= bit
 	}

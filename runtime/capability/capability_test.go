@@ -73,16 +73,16 @@ func TestResolveFollowsTheRequest(t *testing.T) {
 
 func TestBadNamesAreNamed(t *testing.T) {
 	for want, resolve := range map[string]func() (Sets, error){
-		`capabilities.add: capability "NETADMIN": unknown name`: func() (Sets, error) {
+		`add_capabilities "NETADMIN": unknown capability`: func() (Sets, error) {
 			return ResolveWithin(every, []string{"NETADMIN"}, nil, nil, true)
 		},
-		`capabilities.drop: capability "CAP_ALL": unknown name`: func() (Sets, error) {
+		`drop_capabilities "CAP_ALL": unknown capability`: func() (Sets, error) {
 			return ResolveWithin(every, nil, []string{"CAP_ALL"}, nil, false)
 		},
-		`capabilities.add_ambient: capability "": unknown name`: func() (Sets, error) {
+		`add_ambient_capabilities "": unknown capability`: func() (Sets, error) {
 			return ResolveWithin(every, nil, nil, []string{""}, false)
 		},
-		`capabilities.add: capability "BPF": neither the kernel nor this runtime has it`: func() (Sets, error) {
+		`add_capabilities "BPF": neither the kernel nor this runtime has it`: func() (Sets, error) {
 			return ResolveWithin(0xff, []string{"BPF"}, nil, nil, false)
 		},
 	} {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"strconv"
+	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -262,6 +263,9 @@ func badLimit(err error) error {
 		return &spec.InputError{Part: spec.InputResource, Name: missing.Field, Value: unquoted(missing.Value), Err: fmt.Errorf("cgroup controller %s is missing on this node", missing.Controller)}
 	}
 	if limit := (*cgroup.ErrLimit)(nil); errors.As(err, &limit) && limit.Refused() {
+		if size, ok := strings.CutPrefix(limit.Field, "hugepage_limits["); ok && errors.Is(limit, unix.ENOENT) {
+			limit.Cause = fmt.Errorf("this node has no pages of %s", strings.TrimSuffix(size, "]"))
+		}
 		return &spec.InputError{Part: spec.InputResource, Name: limit.Field, Value: unquoted(limit.Value), Err: limit.Cause}
 	}
 	return err

@@ -206,7 +206,7 @@ func checkPropagation(m spec.Mount) error {
 				return nil
 			}
 		}
-		return wrongMount(m, fmt.Errorf("propagation %s: it is on the mount %s, which is not shared", m.Propagation, fields[4]))
+		return &spec.InputError{Part: spec.InputPropagation, Name: m.Target, Value: m.Source, Err: fmt.Errorf("is on the mount %s, which is not shared", fields[4])}
 	}
 	return fmt.Errorf("propagation %s: the mount of host path %s was not found", m.Propagation, m.Source)
 }

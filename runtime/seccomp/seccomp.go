@@ -54,11 +54,11 @@ func Default(caps []string) *Profile {
 func Load(path string) (*Profile, error) {
 	data, err := read(path)
 	if err != nil {
-		return nil, fmt.Errorf("seccomp profile %q: %w", path, err)
+		return nil, &os.PathError{Op: "seccomp profile", Path: path, Err: err}
 	}
 	p, err := Parse(data)
 	if err != nil {
-		return nil, fmt.Errorf("seccomp profile %q: %w", path, err)
+		return nil, &os.PathError{Op: "seccomp profile", Path: path, Err: err}
 	}
 	return p, nil
 }

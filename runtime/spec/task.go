@@ -35,11 +35,14 @@ type InputError struct {
 type InputPart string
 
 const (
-	InputMount    InputPart = "mount"
-	InputSubPath  InputPart = "sub path"
-	InputResource InputPart = "resource"
-	InputSysctl   InputPart = "sysctl"
-	InputDevice   InputPart = "device"
+	InputMount   InputPart = "mount"
+	InputSubPath InputPart = "sub path"
+	// InputPropagation is how a mount shall pass mounts on; the value is its
+	// source, to which that is not possible.
+	InputPropagation InputPart = "propagation"
+	InputResource    InputPart = "resource"
+	InputSysctl      InputPart = "sysctl"
+	InputDevice      InputPart = "device"
 )
 
 func (e *InputError) Error() string {

@@ -3,6 +3,7 @@ package ipam
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -75,7 +76,7 @@ func Parse(cidr string) ([]netip.Prefix, error) {
 	for _, part := range strings.Split(cidr, ",") {
 		p, err := netip.ParsePrefix(strings.TrimSpace(part))
 		if err != nil {
-			return nil, fmt.Errorf("pod CIDR %q: %w", cidr, err)
+			return nil, errors.New("want a range like 10.88.0.0/16")
 		}
 		if p.Addr().Is4() {
 			v4 = append(v4, p.Masked())
@@ -85,7 +86,7 @@ func Parse(cidr string) ([]netip.Prefix, error) {
 	}
 	subnets := append(v4, v6...)
 	if _, err := NewPool(subnets); err != nil {
-		return nil, fmt.Errorf("pod CIDR %q: %w", cidr, err)
+		return nil, err
 	}
 	return subnets, nil
 }
