@@ -149,7 +149,7 @@ func TestPodOfALaterRequestChangesNothing(t *testing.T) {
 		}
 	}
 	_, err := w.CreateContainer(ctx, &criapi.CreateContainerRequest{PodSandboxId: pod, Config: config(true), SandboxConfig: other})
-	if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "privileged") {
+	if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), `: config.linux.security_context.privileged "true": `) {
 		t.Errorf("a privileged container: %v, want it refused", err)
 	}
 	answer, err := w.CreateContainer(ctx, &criapi.CreateContainerRequest{PodSandboxId: pod, Config: config(false), SandboxConfig: other})
@@ -197,7 +197,7 @@ func TestFieldsThatCannotBeKeptAreRefused(t *testing.T) {
 		"create without config": {func() error {
 			_, err := w.CreateContainer(ctx, &criapi.CreateContainerRequest{PodSandboxId: pod})
 			return err
-		}, `config ""`},
+		}, `config: is missing`},
 		"pull with a handler":     {pull(kata), `image.runtime_handler "kata"`},
 		"status with a handler":   {look(kata), `image.runtime_handler "kata"`},
 		"remove with a handler":   {remove(kata), `image.runtime_handler "kata"`},
@@ -207,7 +207,7 @@ func TestFieldsThatCannotBeKeptAreRefused(t *testing.T) {
 		"update for windows": {func() error {
 			_, err := w.UpdateContainerResources(ctx, &criapi.UpdateContainerResourcesRequest{ContainerId: id, Windows: &criapi.WindowsContainerResources{CpuShares: 1}})
 			return err
-		}, "windows"},
+		}, "windows: is not for a Linux node"},
 		"option of an update": {func() error {
 			_, err := w.UpdateContainerResources(ctx, &criapi.UpdateContainerResourcesRequest{ContainerId: id, Annotations: map[string]string{"io.weight": "7"}})
 			return err

@@ -54,16 +54,16 @@ func TestImpossibleAppArmorProfilesAreNamed(t *testing.T) {
 		asked        *confinement
 		field, value string
 	}{
-		"no name":         {&confinement{Apparmor: structured(localhost, "")}, "apparmor.localhost_ref", ""},
-		"only the prefix": {&confinement{Apparmor: structured(localhost, "localhost/")}, "apparmor.localhost_ref", "localhost/"},
-		"kind":            {&confinement{Apparmor: structured(7, "")}, "apparmor.profile_type", "7"},
+		"no name":         {&confinement{Apparmor: structured(localhost, "")}, securityField + "apparmor.localhost_ref", ""},
+		"only the prefix": {&confinement{Apparmor: structured(localhost, "localhost/")}, securityField + "apparmor.localhost_ref", "localhost/"},
+		"kind":            {&confinement{Apparmor: structured(7, "")}, securityField + "apparmor.profile_type", "7"},
 		// Each of these the kernel would take, and confine less or nothing.
-		"confined by nothing": {&confinement{Apparmor: structured(localhost, "unconfined")}, "apparmor.localhost_ref", "unconfined"},
-		"another namespace":   {&confinement{Apparmor: structured(localhost, "localhost/:root://unconfined")}, "apparmor.localhost_ref", ":root://unconfined"},
-		"a stack":             {&confinement{ApparmorProfile: "localhost/a//&unconfined"}, "apparmor_profile", "a//&unconfined"},
-		"a second line":       {&confinement{ApparmorProfile: "localhost/a\nexec b"}, "apparmor_profile", "a\\nexec b"},
-		"a blank at the end":  {&confinement{ApparmorProfile: "localhost/a "}, "apparmor_profile", "a "},
-		"too long":            {&confinement{ApparmorProfile: strings.Repeat("a", 513)}, "apparmor_profile", "aaaa"},
+		"confined by nothing": {&confinement{Apparmor: structured(localhost, "unconfined")}, securityField + "apparmor.localhost_ref", "unconfined"},
+		"another namespace":   {&confinement{Apparmor: structured(localhost, "localhost/:root://unconfined")}, securityField + "apparmor.localhost_ref", ":root://unconfined"},
+		"a stack":             {&confinement{ApparmorProfile: "localhost/a//&unconfined"}, securityField + "apparmor_profile", "a//&unconfined"},
+		"a second line":       {&confinement{ApparmorProfile: "localhost/a\nexec b"}, securityField + "apparmor_profile", "a\\nexec b"},
+		"a blank at the end":  {&confinement{ApparmorProfile: "localhost/a "}, securityField + "apparmor_profile", "a "},
+		"too long":            {&confinement{ApparmorProfile: strings.Repeat("a", 513)}, securityField + "apparmor_profile", "aaaa"},
 	} {
 		_, err := AppArmorProfile(c.asked)
 		t.Run(name, func(t *testing.T) { refused(t, err, c.field, c.value) })

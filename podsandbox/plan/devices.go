@@ -52,13 +52,15 @@ const cdiField = "config.CDI_devices: device node"
 // DeviceField names a field of the device that a node of a container comes from,
 // by itself or in a folder. What nobody asked for is of a CDI device.
 func DeviceField(cfg *criapi.ContainerConfig, node, field string) string {
+	best, name := 0, cdiField
+	node = path.Clean(node) + "/"
 	for i, d := range cfg.GetDevices() {
-		asked := path.Clean(d.ContainerPath)
-		if below := path.Clean(node); below == asked || strings.HasPrefix(below, strings.TrimSuffix(asked, "/")+"/") {
-			return at("config.devices", i, field)
+		folder := strings.TrimSuffix(path.Clean(d.ContainerPath), "/") + "/"
+		if strings.HasPrefix(node, folder) && len(folder) > best {
+			best, name = len(folder), at("config.devices", i, field)
 		}
 	}
-	return cdiField
+	return name
 }
 
 // cdiDevice gives a node that has no owner to the user of the container: whoever

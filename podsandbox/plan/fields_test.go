@@ -40,7 +40,7 @@ func TestUserOfASandboxIsCheckedAndChangesNothing(t *testing.T) {
 	}{
 		"user":   {func(s *criapi.LinuxSandboxSecurityContext) { s.RunAsUser.Value = -1 }, "config.linux.security_context.run_as_user", "-1"},
 		"group":  {func(s *criapi.LinuxSandboxSecurityContext) { s.RunAsGroup.Value = 1 << 31 }, "config.linux.security_context.run_as_group", "2147483648"},
-		"groups": {func(s *criapi.LinuxSandboxSecurityContext) { s.SupplementalGroups = []int64{5, -7} }, "config.linux.security_context.supplemental_groups", "-7"},
+		"groups": {func(s *criapi.LinuxSandboxSecurityContext) { s.SupplementalGroups = []int64{5, -7} }, "config.linux.security_context.supplemental_groups[1]", "-7"},
 		"policy": {func(s *criapi.LinuxSandboxSecurityContext) { s.SupplementalGroupsPolicy = 9 }, "config.linux.security_context.supplemental_groups_policy", "9"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -45,8 +45,8 @@ func TestBadPod(t *testing.T) {
 		"relative log folder":    {func(c C) { c.LogDirectory = "logs" }, "config.log_directory", "logs"},
 		"long hostname":          {func(c C) { c.Hostname = strings.Repeat("h", 65) }, "config.hostname", "hhhh"},
 		"two hostnames":          {func(c C) { c.Hostname = "a\nb" }, "config.hostname", `a\nb`},
-		"two servers in one":     {func(c C) { c.DnsConfig = &criapi.DNSConfig{Servers: []string{"1.1.1.1\nnameserver 2.2.2.2"}} }, "config.dns_config.servers", "2.2.2.2"},
-		"empty option":           {func(c C) { c.DnsConfig = &criapi.DNSConfig{Options: []string{""}} }, "config.dns_config.options", ""},
+		"two servers in one":     {func(c C) { c.DnsConfig = &criapi.DNSConfig{Servers: []string{"1.1.1.1\nnameserver 2.2.2.2"}} }, "config.dns_config.servers[0]", "2.2.2.2"},
+		"empty option":           {func(c C) { c.DnsConfig = &criapi.DNSConfig{Options: []string{""}} }, "config.dns_config.options[0]", ""},
 		"port of no container":   {func(c C) { c.PortMappings = []*criapi.PortMapping{{HostPort: 80}} }, "config.port_mappings[0].container_port", "0"},
 		"port too large":         {func(c C) { c.PortMappings = []*criapi.PortMapping{{ContainerPort: 1, HostPort: 65536}} }, "config.port_mappings[0].host_port", "65536"},
 		"port of no address":     {func(c C) { c.PortMappings = []*criapi.PortMapping{{ContainerPort: 1, HostIp: "x"}} }, "config.port_mappings[0].host_ip", "x"},
@@ -98,8 +98,14 @@ func TestBadPod(t *testing.T) {
 
 func refused(t *testing.T, err error, field, value string) {
 	t.Helper()
-	if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), field) || !strings.Contains(err.Error(), value) {
+	if !errors.Is(err, ErrInvalid) {
 		t.Errorf("got %v, want an invalid %s %q", err, field, value)
+		return
+	}
+	text := strings.TrimPrefix(err.Error(), "ImageVolumeMountFailed: ")
+	rest, ok := strings.CutPrefix(text, field)
+	if !ok || !strings.HasPrefix(rest, " ") && !strings.HasPrefix(rest, ": ") || !strings.Contains(rest, value) {
+		t.Errorf("got %v, want an error that begins with the field %s and tells of %q", err, field, value)
 	}
 }
 
@@ -131,15 +137,15 @@ func TestBadContainer(t *testing.T) {
 		"no name":              {func(r R) { r.Config.Metadata.Name = "" }, "config.metadata.name", ""},
 		"for windows":          {func(r R) { r.Config.Windows = &criapi.WindowsContainerConfig{} }, "config.windows", ""},
 		"no program":           {func(r R) { r.Image.Entrypoint, r.Image.Cmd = nil, nil }, "config.command", "nothing to run"},
-		"empty program":        {func(r R) { r.Config.Command = []string{""} }, "config.command", ""},
-		"zero in an argument":  {func(r R) { r.Config.Args = []string{"a\x00b"} }, "config.command", `a\x00b`},
+		"empty program":        {func(r R) { r.Config.Command = []string{""} }, "config.command[0]", ""},
+		"zero in an argument":  {func(r R) { r.Config.Args = []string{"a\x00b"} }, "config.args[0]", `a\x00b`},
 		"no name of variable":  {func(r R) { r.Config.Envs = []*criapi.KeyValue{{Value: []byte("x")}} }, "config.envs[0].key", ""},
 		"equals in a name":     {func(r R) { r.Config.Envs = []*criapi.KeyValue{{Key: "A=B"}} }, "config.envs[0].key", "A=B"},
 		"zero in a value":      {func(r R) { r.Config.Envs = []*criapi.KeyValue{{Key: "A", Value: []byte{0}}} }, "config.envs[0].value", "A"},
 		"log above":            {func(r R) { r.Config.LogPath = "../x" }, "config.log_path", "../x"},
 		"log anywhere":         {func(r R) { r.Config.LogPath = "/etc/cron.d/x" }, "config.log_path", "/etc/cron.d/x"},
 		"log is the folder":    {func(r R) { r.Config.LogPath = "." }, "config.log_path", "."},
-		"signal of the image":  {func(r R) { r.Image.StopSignal = "SIGNOPE" }, "StopSignal", "SIGNOPE"},
+		"signal of the image":  {func(r R) { r.Image.StopSignal = "SIGNOPE" }, "image config StopSignal", "SIGNOPE"},
 		"unknown signal":       {func(r R) { r.Config.StopSignal = 999 }, "config.stop_signal", "999"},
 		"privileged alone":     {func(r R) { r.security().Privileged = true }, "config.linux.security_context.privileged", "true"},
 		"relative mask":        {func(r R) { r.security().MaskedPaths = []string{"/a", "proc"} }, "config.linux.security_context.masked_paths[1]", "proc"},
@@ -148,9 +154,10 @@ func TestBadContainer(t *testing.T) {
 		"group alone":          {func(r R) { r.security().RunAsGroup = &criapi.Int64Value{Value: 5} }, "config.linux.security_context.run_as_group", "5"},
 		"negative user":        {func(r R) { r.security().RunAsUser = &criapi.Int64Value{Value: -1} }, "config.linux.security_context.run_as_user", "-1"},
 		"unknown user":         {func(r R) { r.security().RunAsUsername = "nemo" }, "config.linux.security_context.run_as_username", "nemo"},
-		"impossible USER":      {func(r R) { r.Image.User = "4294967296" }, "user", "4294967296"},
+		"impossible USER":      {func(r R) { r.Image.User = "4294967296" }, "image config User", "4294967296"},
 		"groups policy":        {func(r R) { r.security().SupplementalGroupsPolicy = 7 }, "config.linux.security_context.supplemental_groups_policy", "7"},
-		"negative group":       {func(r R) { r.security().SupplementalGroups = []int64{-7} }, "config.linux.security_context.supplemental_groups", "-7"},
+		"negative group":       {func(r R) { r.security().SupplementalGroups = []int64{-7} }, "config.linux.security_context.supplemental_groups[0]", "-7"},
+		"ambient unknown":      {caps(&criapi.Capability{AddAmbientCapabilities: []string{"FLY"}}), "config.linux.security_context.capabilities.add_ambient_capabilities", "FLY"},
 		"unknown capability":   {caps(&criapi.Capability{AddCapabilities: []string{"FLY"}}), "config.linux.security_context.capabilities.add_capabilities", "FLY"},
 		"drop of unknown":      {caps(&criapi.Capability{DropCapabilities: []string{"FLY"}}), "config.linux.security_context.capabilities.drop_capabilities", "FLY"},
 		"processes of the pod": {func(r R) { r.security().NamespaceOptions.Pid = shared }, "config.linux.security_context.namespace_options.pid", "POD"},
@@ -165,7 +172,7 @@ func TestBadContainer(t *testing.T) {
 		"mount of nothing":      {mount(&criapi.Mount{}), "config.mounts[1].host_path", ""},
 		"mount of a relative":   {mount(&criapi.Mount{HostPath: "x"}), "config.mounts[1].host_path", "x"},
 		"unknown propagation":   {mount(&criapi.Mount{HostPath: "/x", Propagation: 5}), "config.mounts[1].propagation", "5"},
-		"unknown option":        {mount(&criapi.Mount{HostPath: "/x", MountOptions: []string{"noexec", "dev"}}), "config.mounts[1].mount_options", "dev"},
+		"unknown option":        {mount(&criapi.Mount{HostPath: "/x", MountOptions: []string{"noexec", "dev"}}), "config.mounts[1].mount_options[1]", "dev"},
 		"recursive but not ro":  {mount(&criapi.Mount{HostPath: "/x", RecursiveReadOnly: true}), "config.mounts[1].recursive_read_only", "true"},
 		"recursive and slave":   {mount(&criapi.Mount{HostPath: "/x", Readonly: true, RecursiveReadOnly: true, Propagation: 1}), "config.mounts[1].recursive_read_only", "HOST_TO_CONTAINER"},
 		"recursive and shared":  {mount(&criapi.Mount{HostPath: "/x", Readonly: true, RecursiveReadOnly: true, Propagation: 2}), "config.mounts[1].recursive_read_only", "BIDIRECTIONAL"},
@@ -179,25 +186,25 @@ func TestBadContainer(t *testing.T) {
 		"zero in a mount":         {mount(&criapi.Mount{ContainerPath: "/a\x00b", HostPath: "/x"}), "config.mounts[1].container_path", `/a\x00b`},
 		"zero in a source":        {mount(&criapi.Mount{HostPath: "/a\x00b"}), "config.mounts[1].host_path", `/a\x00b`},
 		"zero in a mask":          {func(r R) { r.security().MaskedPaths = []string{"/a\x00b"} }, "config.linux.security_context.masked_paths[0]", `/a\x00b`},
-		"zero in a folder":        {func(r R) { r.Config.WorkingDir = "a\x00b" }, "working_dir", `a\x00b`},
+		"zero in a folder":        {func(r R) { r.Config.WorkingDir = "a\x00b" }, "config.working_dir", `a\x00b`},
 		"zero in the image's":     {func(r R) { r.Image.WorkingDir = "a\x00b" }, "image config WorkingDir", `a\x00b`},
 		"variable without end":    {func(r R) { r.Config.Envs = []*criapi.KeyValue{{Key: "A", Value: bytes.Repeat([]byte("a"), 128<<10)}} }, "config.envs[0].value", "131071"},
-		"device without use":      {device("/dev/x", "/dev/x", ""), "config.devices.permissions", ""},
-		"device as /dev":          {device("/dev/x", "/dev/", "r"), "config.devices.container_path", "/dev"},
-		"device as the root":      {device("/dev/x", "/", "r"), "config.devices.container_path", "/"},
-		"device among terminals":  {device("/dev/x", "/dev/pts/0", "r"), "config.devices.container_path", "/dev/pts/0"},
-		"device in shared memory": {device("/dev/x", "/dev/a/../shm", "r"), "config.devices.container_path", "/dev/shm"},
-		"device as a descriptor":  {device("/dev/x", "/dev/fd/3", "r"), "config.devices.container_path", "/dev/fd/3"},
-		"another null":            {device("/dev/x", "/dev/null", "r"), "config.devices.container_path", "/dev/null"},
+		"device without use":      {device("/dev/x", "/dev/x", ""), "config.devices[0].permissions", ""},
+		"device as /dev":          {device("/dev/x", "/dev/", "r"), "config.devices[0].container_path", "/dev"},
+		"device as the root":      {device("/dev/x", "/", "r"), "config.devices[0].container_path", "/"},
+		"device among terminals":  {device("/dev/x", "/dev/pts/0", "r"), "config.devices[0].container_path", "/dev/pts/0"},
+		"device in shared memory": {device("/dev/x", "/dev/a/../shm", "r"), "config.devices[0].container_path", "/dev/shm"},
+		"device as a descriptor":  {device("/dev/x", "/dev/fd/3", "r"), "config.devices[0].container_path", "/dev/fd/3"},
+		"another null":            {device("/dev/x", "/dev/null", "r"), "config.devices[0].container_path", "/dev/null"},
 		"device in a device": {func(r R) {
 			r.Devices = []spec.Device{{HostPath: "/dev/x", ContainerPath: "/dev/a", Permissions: "r"}, {HostPath: "/dev/x", ContainerPath: "/dev/a/b", Permissions: "r"}}
-		}, "config.devices.container_path", "/dev/a/b"},
+		}, "config.devices[1].container_path", "/dev/a/b"},
 		"device around a device": {func(r R) {
 			device("/dev/x", "/dev/a/b", "r")(r)
 			r.CDI.Devices = []spec.Device{{HostPath: "/dev/x", ContainerPath: "/dev/a"}}
 		}, "config.CDI_devices", "/dev/a"},
-		"device in null":           {device("/dev/x", "/dev/null/x", "r"), "config.devices.container_path", "/dev/null/x"},
-		"zero in a device":         {device("/dev/x", "/dev/a\x00b", "r"), "config.devices.container_path", `/dev/a\x00b`},
+		"device in null":           {device("/dev/x", "/dev/null/x", "r"), "config.devices[0].container_path", "/dev/null/x"},
+		"zero in a device":         {device("/dev/x", "/dev/a\x00b", "r"), "config.devices[0].container_path", `/dev/a\x00b`},
 		"CDI device as a terminal": {func(r R) { r.CDI.Devices = []spec.Device{{HostPath: "/dev/x", ContainerPath: "/dev/pts/0"}} }, "config.CDI_devices", "/dev/pts/0"},
 		"CDI device with an owner elsewhere": {func(r R) {
 			r.CDI.Devices = []spec.Device{{HostPath: "/dev/x", ContainerPath: "/x", UID: new(uint32)}}
@@ -205,10 +212,10 @@ func TestBadContainer(t *testing.T) {
 		"CDI device from nothing elsewhere": {func(r R) {
 			r.CDI.Devices = []spec.Device{{HostPath: "/dev/x", ContainerPath: "/x", Kind: spec.Pipe}}
 		}, "config.CDI_devices", "/x"},
-		"device nowhere": {func(r R) { r.Devices = []spec.Device{{HostPath: "/dev/null", ContainerPath: "null"}} }, "config.devices.container_path", "null"},
+		"device nowhere": {func(r R) { r.Devices = []spec.Device{{HostPath: "/dev/null", ContainerPath: "null"}} }, "config.devices[0].container_path", "null"},
 		"device permissions": {func(r R) {
 			r.Devices = []spec.Device{{HostPath: "/dev/null", ContainerPath: "/dev/x", Permissions: "rx"}}
-		}, "config.devices.permissions", "rx"},
+		}, "config.devices[0].permissions", "rx"},
 
 		"negative shares":     {resources(&criapi.LinuxContainerResources{CpuShares: -1}), "config.linux.resources.cpu_shares", "-1"},
 		"negative period":     {resources(&criapi.LinuxContainerResources{CpuPeriod: -1}), "config.linux.resources.cpu_period", "-1"},
@@ -229,6 +236,9 @@ func TestBadContainer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := request()
 			c.spoil(&r)
+			for _, d := range r.Devices {
+				r.Config.Devices = append(r.Config.Devices, &criapi.Device{HostPath: d.HostPath, ContainerPath: d.ContainerPath, Permissions: d.Permissions})
+			}
 			_, err := Container(r)
 			refused(t, err, c.field, c.value)
 			volume := errors.As(err, new(*ImageVolumeError))

@@ -103,51 +103,51 @@ func TestBadPodsAreRefused(t *testing.T) {
 		{"no config", func() error {
 			_, err := d.RunPodSandbox(d.context(), &criapi.RunPodSandboxRequest{})
 			return err
-		}, invalid, []string{"config"}},
+		}, invalid, []string{"config: is missing"}},
 		{"unknown handler", func() error {
 			_, err := d.RunPodSandbox(d.context(), &criapi.RunPodSandboxRequest{Config: d.podConfig("bad"), RuntimeHandler: "kata"})
 			return err
-		}, invalid, []string{"runtime_handler", `"kata"`}},
-		d.badPod("no metadata", invalid, func(c *criapi.PodSandboxConfig) { c.Metadata = nil }, "metadata"),
-		d.badPod("no name", invalid, func(c *criapi.PodSandboxConfig) { c.Metadata.Name = "" }, "metadata.name"),
-		d.badPod("no uid", invalid, func(c *criapi.PodSandboxConfig) { c.Metadata.Uid = "" }, "metadata.uid"),
-		d.badPod("hostname of two lines", invalid, func(c *criapi.PodSandboxConfig) { c.Hostname = "a\nb" }, "hostname", `a\nb`),
-		d.badPod("hostname too long", invalid, func(c *criapi.PodSandboxConfig) { c.Hostname = strings.Repeat("h", 65) }, "hostname", "64"),
-		d.badPod("relative log directory", invalid, func(c *criapi.PodSandboxConfig) { c.LogDirectory = "logs" }, "log_directory", `"logs"`),
+		}, invalid, []string{`: runtime_handler "kata": `}},
+		d.badPod("no metadata", invalid, func(c *criapi.PodSandboxConfig) { c.Metadata = nil }, `config.metadata.name "": `),
+		d.badPod("no name", invalid, func(c *criapi.PodSandboxConfig) { c.Metadata.Name = "" }, `config.metadata.name "": `),
+		d.badPod("no uid", invalid, func(c *criapi.PodSandboxConfig) { c.Metadata.Uid = "" }, `config.metadata.uid "": `),
+		d.badPod("hostname of two lines", invalid, func(c *criapi.PodSandboxConfig) { c.Hostname = "a\nb" }, `config.hostname "a\nb": `),
+		d.badPod("hostname too long", invalid, func(c *criapi.PodSandboxConfig) { c.Hostname = strings.Repeat("h", 65) }, `config.hostname "hhh`, "64"),
+		d.badPod("relative log directory", invalid, func(c *criapi.PodSandboxConfig) { c.LogDirectory = "logs" }, `config.log_directory "logs": `),
 		d.badPod("name server of two lines", invalid, func(c *criapi.PodSandboxConfig) {
 			c.DnsConfig = &criapi.DNSConfig{Servers: []string{"10.0.0.1\noptions evil"}}
-		}, "dns_config.servers", "options evil"),
-		d.badPod("port of a listener", codes.Unknown, port(&criapi.PortMapping{ContainerPort: 80, HostPort: 8098}), "host port", "8098", "taken"),
-		d.badPod("port of a pod", codes.Unknown, port(&criapi.PortMapping{ContainerPort: 80, HostPort: 8099}), "host port", "8099", "good"),
-		d.badPod("port too large", invalid, port(&criapi.PortMapping{ContainerPort: 80, HostPort: 70000}), "port_mappings[0].host_port", "70000"),
-		d.badPod("port of no address", invalid, port(&criapi.PortMapping{ContainerPort: 80, HostPort: 8097, HostIp: "localhost"}), "host_ip", "localhost"),
-		d.badPod("port without container port", invalid, port(&criapi.PortMapping{HostPort: 8097}), "container_port"),
-		d.badPod("unknown protocol", invalid, port(&criapi.PortMapping{Protocol: 7, ContainerPort: 80, HostPort: 8097}), "protocol", "7"),
-		d.badPod("sysctl of the node", invalid, sysctl("kernel.core_pattern", "|/bin/sh"), "kernel.core_pattern"),
-		d.badPod("sysctl with plus", invalid, sysctl("kernel.shm_rmid_forced", "1+kernel.core_pattern=|/bin/evil"), "sysctls[kernel.shm_rmid_forced]", "core_pattern"),
-		d.badPod("sysctl with equals", invalid, sysctl("net.ipv4.ip_forward=1;kernel.core_pattern", "x"), "core_pattern"),
-		d.badPod("sysctl out of its tree", invalid, sysctl("net/../kernel/core_pattern", "x"), "core_pattern"),
-		d.badPod("sysctl of two lines", invalid, sysctl("net.ipv4.ip_forward", "1\n1"), "net.ipv4.ip_forward"),
-		d.badPod("sysctl that does not exist", invalid, sysctl("net.ipv4.no_such_thing", "1"), "sysctls[net.ipv4.no_such_thing]"),
-		d.badPod("sysctl with a value that the kernel refuses", invalid, sysctl("net.ipv4.ip_forward", "forward"), "sysctls[net.ipv4.ip_forward]", `"forward"`),
-		d.badPod("cgroup parent outside", invalid, func(c *criapi.PodSandboxConfig) { c.Linux.CgroupParent = "/pods/../../x" }, "cgroup_parent", "/pods/../../x"),
+		}, `config.dns_config.servers[0] "10.0.0.1\noptions evil": `),
+		d.badPod("port of a listener", codes.Unknown, port(&criapi.PortMapping{ContainerPort: 80, HostPort: 8098}), `config.port_mappings[0].host_port "8098": tcp port 8098 is taken by process `),
+		d.badPod("port of a pod", codes.Unknown, port(&criapi.PortMapping{ContainerPort: 80, HostPort: 8099}), `config.port_mappings[0].host_port "8099": tcp port 8099 is taken by pod `, "good"),
+		d.badPod("port too large", invalid, port(&criapi.PortMapping{ContainerPort: 80, HostPort: 70000}), `config.port_mappings[0].host_port "70000": `),
+		d.badPod("port of no address", invalid, port(&criapi.PortMapping{ContainerPort: 80, HostPort: 8097, HostIp: "localhost"}), `config.port_mappings[0].host_ip "localhost": `),
+		d.badPod("port without container port", invalid, port(&criapi.PortMapping{HostPort: 8097}), `config.port_mappings[0].container_port "0": `),
+		d.badPod("unknown protocol", invalid, port(&criapi.PortMapping{Protocol: 7, ContainerPort: 80, HostPort: 8097}), `config.port_mappings[0].protocol "7": `),
+		d.badPod("sysctl of the node", invalid, sysctl("kernel.core_pattern", "|/bin/sh"), `config.linux.sysctls[kernel.core_pattern] "|/bin/sh": `),
+		d.badPod("sysctl with plus", invalid, sysctl("kernel.shm_rmid_forced", "1+kernel.core_pattern=|/bin/evil"), "config.linux.sysctls[kernel.shm_rmid_forced] ", "core_pattern"),
+		d.badPod("sysctl with equals", invalid, sysctl("net.ipv4.ip_forward=1;kernel.core_pattern", "x"), `config.linux.sysctls[net.ipv4.ip_forward=1;kernel.core_pattern] "x": `),
+		d.badPod("sysctl out of its tree", invalid, sysctl("net/../kernel/core_pattern", "x"), `config.linux.sysctls[net/../kernel/core_pattern] "x": `),
+		d.badPod("sysctl of two lines", invalid, sysctl("net.ipv4.ip_forward", "1\n1"), `config.linux.sysctls[net.ipv4.ip_forward] "1\n1": `),
+		d.badPod("sysctl that does not exist", invalid, sysctl("net.ipv4.no_such_thing", "1"), `config.linux.sysctls[net.ipv4.no_such_thing] "1": `),
+		d.badPod("sysctl with a value that the kernel refuses", invalid, sysctl("net.ipv4.ip_forward", "forward"), `config.linux.sysctls[net.ipv4.ip_forward] "forward": `),
+		d.badPod("cgroup parent outside", invalid, func(c *criapi.PodSandboxConfig) { c.Linux.CgroupParent = "/pods/../../x" }, `config.linux.cgroup_parent "/pods/../../x": `),
 		d.badPod("group without user", invalid, func(c *criapi.PodSandboxConfig) {
 			c.Linux.SecurityContext.RunAsGroup = &criapi.Int64Value{Value: 7}
-		}, "run_as_group", "7"),
+		}, `config.linux.security_context.run_as_group "7": `),
 		d.badPod("user namespace without mapping", invalid, func(c *criapi.PodSandboxConfig) {
 			c.Linux.SecurityContext.NamespaceOptions.UsernsOptions = &criapi.UserNamespace{Mode: criapi.NamespaceMode_POD}
-		}, "userns_options"),
+		}, `config.linux.security_context.namespace_options.userns_options.uids "0 mappings": `),
 		d.badPod("namespace of a target", invalid, func(c *criapi.PodSandboxConfig) {
 			c.Linux.SecurityContext.NamespaceOptions.Network = criapi.NamespaceMode_TARGET
-		}, "namespace_options.network", "TARGET"),
+		}, `config.linux.security_context.namespace_options.network "TARGET": `),
 		{"range of pods", func() error {
 			_, err := d.UpdateRuntimeConfig(d.context(), &criapi.UpdateRuntimeConfigRequest{
 				RuntimeConfig: &criapi.RuntimeConfig{NetworkConfig: &criapi.NetworkConfig{PodCidr: "10.0.0.0/99"}}})
 			return err
-		}, invalid, []string{"pod CIDR", "10.0.0.0/99"}},
+		}, invalid, []string{`: runtime_config.network_config.pod_cidr "10.0.0.0/99": want a range like 10.88.0.0/16`}},
 		d.badPod("port of two containers", invalid, func(c *criapi.PodSandboxConfig) {
 			c.PortMappings = []*criapi.PortMapping{{ContainerPort: 80, HostPort: 8097}, {ContainerPort: 81, HostPort: 8097}}
-		}, "port_mappings[1]", "8097", "80 and to 81"),
+		}, `config.port_mappings[1].host_port "8097": `, "80 and to 81"),
 	})
 	good.remove()
 	check()
@@ -186,65 +186,65 @@ func TestBadContainersAreRefused(t *testing.T) {
 	invalid := codes.InvalidArgument
 	d.refuses(t, []bad{
 		p.badContainer("name of another", codes.AlreadyExists, func(c *criapi.ContainerConfig) { c.Metadata.Name = "good" }, good.id),
-		p.badContainer("no metadata", invalid, func(c *criapi.ContainerConfig) { c.Metadata = nil }, "metadata"),
-		p.badContainer("unknown image", codes.NotFound, func(c *criapi.ContainerConfig) { c.Image.Image = "registry.test/none:1" }, "registry.test/none:1"),
-		p.badContainer("bad reference", invalid, func(c *criapi.ContainerConfig) { c.Image.Image = "Registry.test/UPPER:1" }, "Registry.test/UPPER:1"),
-		p.badContainer("no image", invalid, func(c *criapi.ContainerConfig) { c.Image = nil }, "image"),
-		p.badContainer("missing host path", invalid, mount(&criapi.Mount{ContainerPath: "/mnt", HostPath: files + "/none"}), "mounts[0].host_path", files+"/none"),
-		p.badContainer("relative host path", invalid, mount(&criapi.Mount{ContainerPath: "/mnt", HostPath: "etc"}), "mounts[0].host_path", `"etc"`),
-		p.badContainer("relative container path", invalid, mount(&criapi.Mount{ContainerPath: "mnt", HostPath: files}), "mounts[0].container_path", `"mnt"`),
-		p.badContainer("mount over the root", invalid, mount(&criapi.Mount{ContainerPath: "/..", HostPath: files}), "mounts[0].container_path", `"/.."`),
-		p.badContainer("unknown propagation", invalid, mount(&criapi.Mount{ContainerPath: "/mnt", HostPath: files, Propagation: 9}), "mounts[0].propagation", "9"),
+		p.badContainer("no metadata", invalid, func(c *criapi.ContainerConfig) { c.Metadata = nil }, "config.metadata: is missing"),
+		p.badContainer("unknown image", codes.NotFound, func(c *criapi.ContainerConfig) { c.Image.Image = "registry.test/none:1" }, `config.image.image "registry.test/none:1": not found`),
+		p.badContainer("bad reference", invalid, func(c *criapi.ContainerConfig) { c.Image.Image = "Registry.test/UPPER:1" }, `config.image.image "Registry.test/UPPER:1": `),
+		p.badContainer("no image", invalid, func(c *criapi.ContainerConfig) { c.Image = nil }, `config.image.image "": `),
+		p.badContainer("missing host path", invalid, mount(&criapi.Mount{ContainerPath: "/mnt", HostPath: files + "/none"}), `config.mounts[0].host_path "`+files+`/none": no such file or directory`),
+		p.badContainer("relative host path", invalid, mount(&criapi.Mount{ContainerPath: "/mnt", HostPath: "etc"}), `config.mounts[0].host_path "etc": `),
+		p.badContainer("relative container path", invalid, mount(&criapi.Mount{ContainerPath: "mnt", HostPath: files}), `config.mounts[0].container_path "mnt": `),
+		p.badContainer("mount over the root", invalid, mount(&criapi.Mount{ContainerPath: "/..", HostPath: files}), `config.mounts[0].container_path "/..": `),
+		p.badContainer("unknown propagation", invalid, mount(&criapi.Mount{ContainerPath: "/mnt", HostPath: files, Propagation: 9}), `config.mounts[0].propagation "9": `),
 		p.badContainer("propagation from a private mount", invalid,
-			mount(&criapi.Mount{ContainerPath: "/mnt", HostPath: files, Propagation: criapi.MountPropagation_PROPAGATION_BIDIRECTIONAL}), "propagation", files),
+			mount(&criapi.Mount{ContainerPath: "/mnt", HostPath: files, Propagation: criapi.MountPropagation_PROPAGATION_BIDIRECTIONAL}), `config.mounts[0].propagation "PROPAGATION_BIDIRECTIONAL": host_path `+files+" is on the mount "),
 		p.badContainer("recursive read-only without read-only", invalid,
-			mount(&criapi.Mount{ContainerPath: "/mnt", HostPath: files, RecursiveReadOnly: true}), "recursive_read_only"),
+			mount(&criapi.Mount{ContainerPath: "/mnt", HostPath: files, RecursiveReadOnly: true}), `config.mounts[0].recursive_read_only "true": `),
 		p.badContainer("file over a folder", codes.Unknown, mount(&criapi.Mount{ContainerPath: "/tmp", HostPath: files + "/file"}), "/tmp"),
 		p.badContainer("unknown image volume", codes.NotFound, mount(&criapi.Mount{ContainerPath: "/mnt", Readonly: true,
-			Image: &criapi.ImageSpec{Image: "registry.test/none:1"}}), "mounts[0]", "registry.test/none:1"),
+			Image: &criapi.ImageSpec{Image: "registry.test/none:1"}}), `config.mounts[0].image.image "registry.test/none:1": not found`),
 		p.badContainer("missing device", invalid, func(c *criapi.ContainerConfig) {
 			c.Devices = []*criapi.Device{{ContainerPath: "/dev/x", HostPath: "/dev/none-such", Permissions: "rwm"}}
-		}, "/dev/none-such"),
+		}, `config.devices[0].host_path "/dev/none-such": no such file or directory`),
 		p.badContainer("unknown CDI device", invalid, func(c *criapi.ContainerConfig) {
 			c.CDIDevices = []*criapi.CDIDevice{{Name: "vendor.com/gpu=0"}}
-		}, "CDI_devices[0]", "vendor.com/gpu=0"),
-		p.badContainer("unknown user name", invalid, security(func(s *criapi.LinuxContainerSecurityContext) { s.RunAsUsername = "stranger" }), "run_as_username", "stranger"),
-		p.badContainer("user beyond the last", invalid, user(1<<32), "run_as_user", "4294967296"),
-		p.badContainer("user below the first", invalid, user(-1), "run_as_user", "-1"),
+		}, `config.CDI_devices[0].name "vendor.com/gpu=0": `),
+		p.badContainer("unknown user name", invalid, security(func(s *criapi.LinuxContainerSecurityContext) { s.RunAsUsername = "stranger" }), `config.linux.security_context.run_as_username "stranger": `),
+		p.badContainer("user beyond the last", invalid, user(1<<32), `config.linux.security_context.run_as_user "4294967296": `),
+		p.badContainer("user below the first", invalid, user(-1), `config.linux.security_context.run_as_user "-1": `),
 		p.badContainer("group without user", invalid, security(func(s *criapi.LinuxContainerSecurityContext) {
 			s.RunAsGroup = &criapi.Int64Value{Value: 7}
-		}), "run_as_group", "7"),
+		}), `config.linux.security_context.run_as_group "7": `),
 		p.badContainer("group beyond the last", invalid, security(func(s *criapi.LinuxContainerSecurityContext) {
 			s.SupplementalGroups = []int64{1 << 40}
-		}), "supplemental_groups", "1099511627776"),
-		p.badContainer("missing seccomp profile", invalid, profile(files+"/none.json"), "seccomp", files+"/none.json"),
-		p.badContainer("seccomp profile that is a folder", invalid, profile(files), "seccomp", files),
-		p.badContainer("seccomp profile that is none", invalid, profile(files+"/no.json"), "seccomp", files+"/no.json"),
-		p.badContainer("seccomp profile without action", invalid, profile(files+"/empty.json"), "seccomp", files+"/empty.json"),
-		p.badContainer("seccomp profile with an unknown action", invalid, profile(files+"/action.json"), "seccomp", "SCMP_ACT_DANCE"),
-		p.badContainer("relative seccomp profile", invalid, profile("x.json"), "seccomp", `"x.json"`),
+		}), `config.linux.security_context.supplemental_groups[0] "1099511627776": `),
+		p.badContainer("missing seccomp profile", invalid, profile(files+"/none.json"), `config.linux.security_context.seccomp.localhost_ref "`+files+`/none.json": no such file or directory`),
+		p.badContainer("seccomp profile that is a folder", invalid, profile(files), `config.linux.security_context.seccomp.localhost_ref "`+files+`": `),
+		p.badContainer("seccomp profile that is none", invalid, profile(files+"/no.json"), `config.linux.security_context.seccomp.localhost_ref "`+files+`/no.json": `),
+		p.badContainer("seccomp profile without action", invalid, profile(files+"/empty.json"), `config.linux.security_context.seccomp.localhost_ref "`+files+`/empty.json": `),
+		p.badContainer("seccomp profile with an unknown action", invalid, profile(files+"/action.json"), `config.linux.security_context.seccomp.localhost_ref "`+files+`/action.json": `, "SCMP_ACT_DANCE"),
+		p.badContainer("relative seccomp profile", invalid, profile("x.json"), `config.linux.security_context.seccomp.localhost_ref "x.json": `),
 		p.badContainer("AppArmor profile", invalid, security(func(s *criapi.LinuxContainerSecurityContext) {
 			s.Apparmor = &criapi.SecurityProfile{ProfileType: criapi.SecurityProfile_Localhost, LocalhostRef: "strict"}
-		}), "apparmor", "strict"),
+		}), `config.linux.security_context.apparmor.localhost_ref "strict": `),
 		p.badContainer("unknown capability", invalid, security(func(s *criapi.LinuxContainerSecurityContext) {
 			s.Capabilities = &criapi.Capability{AddCapabilities: []string{"FLY"}}
-		}), "capabilities", "FLY"),
-		p.badContainer("privileged in a pod that is not", invalid, security(func(s *criapi.LinuxContainerSecurityContext) { s.Privileged = true }), "privileged"),
+		}), `config.linux.security_context.capabilities.add_capabilities "FLY": unknown capability`),
+		p.badContainer("privileged in a pod that is not", invalid, security(func(s *criapi.LinuxContainerSecurityContext) { s.Privileged = true }), `config.linux.security_context.privileged "true": `),
 		p.badContainer("target that is nobody", invalid, security(func(s *criapi.LinuxContainerSecurityContext) {
 			s.NamespaceOptions = &criapi.NamespaceOption{Pid: criapi.NamespaceMode_TARGET, TargetId: "nobody"}
-		}), "target_id", "nobody"),
-		p.badContainer("log outside of its directory", invalid, func(c *criapi.ContainerConfig) { c.LogPath = "../escaped.log" }, "log_path", "../escaped.log"),
-		p.badContainer("absolute log", invalid, func(c *criapi.ContainerConfig) { c.LogPath = "/tmp/escaped.log" }, "log_path", "/tmp/escaped.log"),
+		}), `config.linux.security_context.namespace_options.target_id "nobody": `),
+		p.badContainer("log outside of its directory", invalid, func(c *criapi.ContainerConfig) { c.LogPath = "../escaped.log" }, `config.log_path "../escaped.log": `),
+		p.badContainer("absolute log", invalid, func(c *criapi.ContainerConfig) { c.LogPath = "/tmp/escaped.log" }, `config.log_path "/tmp/escaped.log": `),
 		p.badContainer("variable without name", invalid, func(c *criapi.ContainerConfig) {
 			c.Envs = []*criapi.KeyValue{{Key: "A=B", Value: []byte("x")}}
-		}, "envs[0].key", "A=B"),
+		}, `config.envs[0].key "A=B": `),
 		p.badContainer("no such program", codes.Unknown, command("no-such-program"), "no-such-program"),
 		p.badContainer("no such path", codes.Unknown, command("/no/such/program"), "/no/such/program"),
 		p.badContainer("program that is a folder", codes.Unknown, command("/etc"), "/etc"),
 		p.badContainer("program that may not be executed", codes.Unknown, command("/etc/passwd"), "/etc/passwd"),
-		p.badContainer("empty program", invalid, command(""), "command"),
+		p.badContainer("empty program", invalid, command(""), `config.command[0] "": `),
 		p.badContainer("working directory that is a file", codes.Unknown, func(c *criapi.ContainerConfig) { c.WorkingDir = "/etc/passwd" }, "/etc/passwd"),
-		p.badContainer("handler of another pod", invalid, func(c *criapi.ContainerConfig) { c.Image.RuntimeHandler = "kata" }, "runtime_handler", "kata"),
+		p.badContainer("handler of another pod", invalid, func(c *criapi.ContainerConfig) { c.Image.RuntimeHandler = "kata" }, `config.image.runtime_handler "kata": `),
 		{"exec of no such program", func() error {
 			_, err := d.ExecSync(d.context(), &criapi.ExecSyncRequest{ContainerId: good.id, Cmd: []string{"no-such-program"}, Timeout: 5})
 			return err
@@ -252,11 +252,11 @@ func TestBadContainersAreRefused(t *testing.T) {
 		{"exec of nothing", func() error {
 			_, err := d.ExecSync(d.context(), &criapi.ExecSyncRequest{ContainerId: good.id, Timeout: 5})
 			return err
-		}, invalid, []string{"cmd"}},
+		}, invalid, []string{`cmd "": `}},
 		{"exec with negative timeout", func() error {
 			_, err := d.ExecSync(d.context(), &criapi.ExecSyncRequest{ContainerId: good.id, Cmd: []string{"true"}, Timeout: -1})
 			return err
-		}, invalid, []string{"timeout", "-1"}},
+		}, invalid, []string{`: timeout "-1": `}},
 		{"exec longer than its timeout", func() error {
 			_, err := d.ExecSync(d.context(), &criapi.ExecSyncRequest{ContainerId: good.id, Cmd: []string{"sleep", "1000"}, Timeout: 1})
 			return err
@@ -264,15 +264,15 @@ func TestBadContainersAreRefused(t *testing.T) {
 		{"exec with terminal and stderr", func() error {
 			_, err := d.Exec(d.context(), &criapi.ExecRequest{ContainerId: good.id, Cmd: []string{"true"}, Tty: true, Stdout: true, Stderr: true})
 			return err
-		}, invalid, []string{"stderr", "terminal"}},
+		}, invalid, []string{`: stderr "true": `, "terminal"}},
 		{"exec without streams", func() error {
 			_, err := d.Exec(d.context(), &criapi.ExecRequest{ContainerId: good.id, Cmd: []string{"true"}})
 			return err
-		}, invalid, []string{"stdin", "stdout", "stderr"}},
+		}, invalid, []string{`: stdin, stdout, stderr "false": `}},
 		{"attach with another terminal", func() error {
 			_, err := d.Attach(d.context(), &criapi.AttachRequest{ContainerId: good.id, Tty: true, Stdout: true})
 			return err
-		}, invalid, []string{"tty", "true"}},
+		}, invalid, []string{`: tty "true": `}},
 	})
 	for _, escaped := range []string{filepath.Join(d.logs(), "escaped.log"), "/tmp/escaped.log"} {
 		if _, err := os.Lstat(escaped); err == nil {
