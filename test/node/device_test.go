@@ -208,20 +208,20 @@ func TestLimitsThatCannotBeAreRefused(t *testing.T) {
 	var table []bad
 	for name, c := range map[string]struct {
 		r    *criapi.LinuxContainerResources
-		says []string
+		says []string // first the field within the limits
 	}{
-		"unknown file":       {unified("hugetlb.none.max", "1"), []string{"unified[hugetlb.none.max]", `"1"`, "no such file"}},
-		"unknown controller": {unified("nothing.max", "1"), []string{"unified[nothing.max]", "not a file of a cgroup controller"}},
-		"file of the core":   {unified("cgroup.procs", "1"), []string{"unified[cgroup.procs]"}},
-		"file elsewhere":     {unified("../hugetlb.2MB.max", "1"), []string{"unified[../hugetlb.2MB.max]"}},
-		"value of no sense":  {unified("hugetlb.2MB.max", "much"), []string{"unified[hugetlb.2MB.max]", "much", "invalid argument"}},
-		"page size":          {&criapi.LinuxContainerResources{HugepageLimits: []*criapi.HugepageLimit{{PageSize: "3MB", Limit: 1}}}, []string{"hugepage_limits[3MB]", `"1"`, "no such file"}},
+		"unknown file":       {unified("hugetlb.none.max", "1"), []string{`unified[hugetlb.none.max] "1": `, "no such file"}},
+		"unknown controller": {unified("nothing.max", "1"), []string{`unified[nothing.max] "1": `, "not a file of a cgroup controller"}},
+		"file of the core":   {unified("cgroup.procs", "1"), []string{`unified[cgroup.procs] "1": `}},
+		"file elsewhere":     {unified("../hugetlb.2MB.max", "1"), []string{`unified[../hugetlb.2MB.max] "1": `}},
+		"value of no sense":  {unified("hugetlb.2MB.max", "much"), []string{`unified[hugetlb.2MB.max] "much": `, "invalid argument"}},
+		"page size":          {&criapi.LinuxContainerResources{HugepageLimits: []*criapi.HugepageLimit{{PageSize: "3MB", Limit: 1}}}, []string{`hugepage_limits[3MB] "1": this node has no pages of 3MB`}},
 	} {
-		table = append(table, p.badContainer("create: "+name, codes.InvalidArgument, limits(c.r), c.says...))
+		table = append(table, p.badContainer("create: "+name, codes.InvalidArgument, limits(c.r), append([]string{": config.linux.resources." + c.says[0]}, c.says[1:]...)...))
 		table = append(table, bad{"update: " + name, func() error {
 			_, err := d.UpdateContainerResources(d.context(), &criapi.UpdateContainerResourcesRequest{ContainerId: good.id, Linux: c.r})
 			return err
-		}, codes.InvalidArgument, c.says})
+		}, codes.InvalidArgument, append([]string{": linux." + c.says[0]}, c.says[1:]...)})
 	}
 	d.refuses(t, table)
 
