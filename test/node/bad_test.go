@@ -107,7 +107,7 @@ func TestBadPodsAreRefused(t *testing.T) {
 		{"unknown handler", func() error {
 			_, err := d.RunPodSandbox(d.context(), &criapi.RunPodSandboxRequest{Config: d.podConfig("bad"), RuntimeHandler: "kata"})
 			return err
-		}, invalid, []string{`: runtime_handler "kata": `}},
+		}, invalid, []string{` runtime_handler "kata": `}},
 		d.badPod("no metadata", invalid, func(c *criapi.PodSandboxConfig) { c.Metadata = nil }, `config.metadata.name "": `),
 		d.badPod("no name", invalid, func(c *criapi.PodSandboxConfig) { c.Metadata.Name = "" }, `config.metadata.name "": `),
 		d.badPod("no uid", invalid, func(c *criapi.PodSandboxConfig) { c.Metadata.Uid = "" }, `config.metadata.uid "": `),
@@ -144,7 +144,7 @@ func TestBadPodsAreRefused(t *testing.T) {
 			_, err := d.UpdateRuntimeConfig(d.context(), &criapi.UpdateRuntimeConfigRequest{
 				RuntimeConfig: &criapi.RuntimeConfig{NetworkConfig: &criapi.NetworkConfig{PodCidr: "10.0.0.0/99"}}})
 			return err
-		}, invalid, []string{`: runtime_config.network_config.pod_cidr "10.0.0.0/99": want a range like 10.88.0.0/16`}},
+		}, invalid, []string{` runtime_config.network_config.pod_cidr "10.0.0.0/99": want a range like 10.88.0.0/16`}},
 		d.badPod("port of two containers", invalid, func(c *criapi.PodSandboxConfig) {
 			c.PortMappings = []*criapi.PortMapping{{ContainerPort: 80, HostPort: 8097}, {ContainerPort: 81, HostPort: 8097}}
 		}, `config.port_mappings[1].host_port "8097": `, "80 and to 81"),
@@ -256,7 +256,7 @@ func TestBadContainersAreRefused(t *testing.T) {
 		{"exec with negative timeout", func() error {
 			_, err := d.ExecSync(d.context(), &criapi.ExecSyncRequest{ContainerId: good.id, Cmd: []string{"true"}, Timeout: -1})
 			return err
-		}, invalid, []string{`: timeout "-1": `}},
+		}, invalid, []string{` timeout "-1": `}},
 		{"exec longer than its timeout", func() error {
 			_, err := d.ExecSync(d.context(), &criapi.ExecSyncRequest{ContainerId: good.id, Cmd: []string{"sleep", "1000"}, Timeout: 1})
 			return err
@@ -264,15 +264,15 @@ func TestBadContainersAreRefused(t *testing.T) {
 		{"exec with terminal and stderr", func() error {
 			_, err := d.Exec(d.context(), &criapi.ExecRequest{ContainerId: good.id, Cmd: []string{"true"}, Tty: true, Stdout: true, Stderr: true})
 			return err
-		}, invalid, []string{`: stderr "true": `, "terminal"}},
+		}, invalid, []string{` stderr "true": `, "terminal"}},
 		{"exec without streams", func() error {
 			_, err := d.Exec(d.context(), &criapi.ExecRequest{ContainerId: good.id, Cmd: []string{"true"}})
 			return err
-		}, invalid, []string{`: stdin, stdout, stderr "false": `}},
+		}, invalid, []string{` stdin, stdout, stderr "false": `}},
 		{"attach with another terminal", func() error {
 			_, err := d.Attach(d.context(), &criapi.AttachRequest{ContainerId: good.id, Tty: true, Stdout: true})
 			return err
-		}, invalid, []string{`: tty "true": `}},
+		}, invalid, []string{` tty "true": `}},
 	})
 	for _, escaped := range []string{filepath.Join(d.logs(), "escaped.log"), "/tmp/escaped.log"} {
 		if _, err := os.Lstat(escaped); err == nil {

@@ -217,11 +217,11 @@ func TestLimitsThatCannotBeAreRefused(t *testing.T) {
 		"value of no sense":  {unified("hugetlb.2MB.max", "much"), []string{`unified[hugetlb.2MB.max] "much": `, "invalid argument"}},
 		"page size":          {&criapi.LinuxContainerResources{HugepageLimits: []*criapi.HugepageLimit{{PageSize: "3MB", Limit: 1}}}, []string{`hugepage_limits[3MB] "1": this node has no pages of 3MB`}},
 	} {
-		table = append(table, p.badContainer("create: "+name, codes.InvalidArgument, limits(c.r), append([]string{": config.linux.resources." + c.says[0]}, c.says[1:]...)...))
+		table = append(table, p.badContainer("create: "+name, codes.InvalidArgument, limits(c.r), append([]string{" config.linux.resources." + c.says[0]}, c.says[1:]...)...))
 		table = append(table, bad{"update: " + name, func() error {
 			_, err := d.UpdateContainerResources(d.context(), &criapi.UpdateContainerResourcesRequest{ContainerId: good.id, Linux: c.r})
 			return err
-		}, codes.InvalidArgument, append([]string{": linux." + c.says[0]}, c.says[1:]...)})
+		}, codes.InvalidArgument, append([]string{" linux." + c.says[0]}, c.says[1:]...)})
 	}
 	d.refuses(t, table)
 
