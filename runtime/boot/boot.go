@@ -77,16 +77,17 @@ func defaultSignals() {
 
 // reapForever is the small init. With SIGCHLD ignored the kernel itself
 // collects every process that is left to us; all there is to do is to live.
-// Every other signal is ignored too: what a container sends to process 1 must
-// not end the pod.
+// What a container sends to process 1 must not end the pod. The kernel drops
+// signals from inside for which process 1 has no handler, and Go's runtime has
+// one for each, of which those of SIGSEGV and its like end the program: none
+// stays. A fault of our own still ends us, and preemption by SIGURG, which the
+// kernel then drops as well, is not missed where nothing is computed. So it
+// does not matter that a container's user may be ours and may send us signals.
 func reapForever() {
 	for n := uintptr(1); n <= 64; n++ {
-		switch syscall.Signal(n) {
-		case unix.SIGKILL, unix.SIGSTOP, unix.SIGSEGV, unix.SIGBUS, unix.SIGFPE, unix.SIGILL, unix.SIGTRAP, unix.SIGABRT:
-		default:
-			setSignal(n, sigIgnore)
-		}
+		setSignal(n, sigDefault)
 	}
+	setSignal(uintptr(unix.SIGCHLD), sigIgnore)
 	for {
 		unix.Pause()
 	}

@@ -2,13 +2,13 @@ package executor
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"strconv"
+	"strings"
 	"sync"
-	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -38,7 +38,9 @@ type execution struct {
 	err    error
 }
 
-var execNumber atomic.Uint64
+// execName is unlike any other, of daemons before us as well. A container sees
+// it: nothing of the host is in it.
+func execName() string { return "exec-" + strings.ToLower(rand.Text()) }
 
 // Exec runs a program in a running container. It gets a group of its own
 // below the container's, so that all it starts can be ended with it.
@@ -49,7 +51,7 @@ func (e *Executor) Exec(ctx context.Context, id string, p spec.Process, wanted s
 	}
 	var back undo.Stack
 	defer back.Run()
-	group, err := e.cgroups.Create(systemd.Inside(r.cgroup)+"/exec-"+strconv.FormatUint(execNumber.Add(1), 36)+"-"+strconv.Itoa(os.Getpid()), cgroup.Resources{AllowAllDevices: true})
+	group, err := e.cgroups.Create(systemd.Inside(r.cgroup)+"/"+execName(), cgroup.Resources{AllowAllDevices: true})
 	if err != nil {
 		return nil, fmt.Errorf("cgroup of the process: %w", err)
 	}

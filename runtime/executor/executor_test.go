@@ -72,6 +72,8 @@ func newNode(t testing.TB, sandbox spec.Sandbox) *node {
 		}
 		if err := n.Shutdown(ctx); err != nil {
 			t.Errorf("shutdown: %v", err)
+			unix.Kill(n.MonitorPID(), unix.SIGKILL) // it has what the test left; nobody else ends it
+			n.Close()
 		}
 	})
 	sandbox.ID = "pod"
@@ -82,6 +84,18 @@ func newNode(t testing.TB, sandbox spec.Sandbox) *node {
 		t.Fatal(err)
 	}
 	return n
+}
+
+// nextDaemon opens the state of one that was closed. What a test that fails here
+// left is still ended by way of the old one.
+func (n *node) nextDaemon() {
+	n.t.Helper()
+	again, err := Open(n.t.Context(), Options{State: n.root})
+	if err != nil {
+		unix.Kill(n.MonitorPID(), unix.SIGKILL)
+		n.t.Fatal(err)
+	}
+	n.Executor = again
 }
 
 // testGroup is of this process alone: two runs of the tests must not kill each other.
@@ -397,16 +411,6 @@ func TestSharedPIDNamespaceHasOurInit(t *testing.T) {
 	n.start(n.container("a", shared, "sleep", "4321"))
 	got := n.run("b", "cat /proc/1/cmdline; ps; kill -TERM 1; kill -9 1; kill -INT 1; sh -c 'sleep 0.1 & exit' ; sleep 0.3; ps", shared)
 	if !strings.Contains(got, "cri-mini: init") || strings.Count(got, "sleep 4321") != 2 || strings.Contains(got, "[sleep]") {
-		t.Errorf("inside:\n%s", got)
-	}
-}
-
-func TestUserNamespace(t *testing.T) {
-	ids := &spec.IDMapping{Host: 100000, Length: 65536}
-	n := newNode(t, spec.Sandbox{IDs: ids, Hostname: "mapped"})
-	got := n.run("a", "cat /proc/self/uid_map; id; hostname; ls -ln /dev/null /bin/busybox; ls -lnd /dev/mqueue /dev/fd /dev/shm /dev/pts; touch /made && ls -ln /made && ls /proc/1/ns/ && cat /sys/fs/cgroup/cgroup.procs",
-		func(s *spec.Container) { s.Rootfs.IDs = ids })
-	if strings.Join(strings.Fields(strings.Split(got, "\n")[0]), " ") != "0 100000 65536" || strings.Contains(got, "65534") {
 		t.Errorf("inside:\n%s", got)
 	}
 }

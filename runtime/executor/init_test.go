@@ -3,8 +3,10 @@ package executor
 import (
 	"context"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -28,11 +30,7 @@ func TestEndOfTheInitIsTold(t *testing.T) {
 		},
 		"to the next daemon": func(t *testing.T, n *node) {
 			n.Close()
-			again, err := Open(t.Context(), Options{State: n.root})
-			if err != nil {
-				t.Fatal(err)
-			}
-			n.Executor = again
+			n.nextDaemon()
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -113,9 +111,7 @@ func TestSandboxWhoseInitEndedUnderAnotherDaemonIsRemoved(t *testing.T) {
 	}
 	<-n.Exits()
 	n.Close()
-	if n.Executor, err = Open(t.Context(), Options{State: n.root}); err != nil {
-		t.Fatal(err)
-	}
+	n.nextDaemon()
 	if err := n.RemoveSandbox(t.Context(), "shared"); err != nil {
 		t.Errorf("remove: %v", err)
 	}
@@ -132,9 +128,7 @@ func TestTaskWithoutANoteIsEndedByTheNextDaemon(t *testing.T) {
 	if err := n.dropNote(initID("shared")); err != nil {
 		t.Fatal(err)
 	}
-	if n.Executor, err = Open(t.Context(), Options{State: n.root}); err != nil {
-		t.Fatal(err)
-	}
+	n.nextDaemon()
 	if err := unix.Kill(init.PID, 0); err != unix.ESRCH {
 		t.Errorf("the init %d still runs: %v", init.PID, err)
 	}
@@ -143,5 +137,43 @@ func TestTaskWithoutANoteIsEndedByTheNextDaemon(t *testing.T) {
 	}
 	if err := n.RemoveSandbox(t.Context(), "shared"); err != nil {
 		t.Error(err)
+	}
+}
+
+// The id of the second user is that of the init.
+func TestNoSignalFromInsideEndsOurInit(t *testing.T) {
+	n := newNode(t, spec.Sandbox{SharedPID: true})
+	shared := func(s *spec.Container) { s.PID = spec.PIDPod }
+	n.start(n.container("a", shared, "sleep", "4321"))
+	const all = "i=1; while [ $i -le 64 ]; do kill -$i 1; i=$((i+1)); done; "
+	for name, user := range map[string]uint32{"root": 0, "nobody": 65534} {
+		got := n.run(name, all+"sh -c 'sleep 0.1 & exit'; sleep 0.5; ls -l /proc/1/fd /proc/1/exe 2>&1; ps", func(s *spec.Container) {
+			shared(s)
+			s.Process.User = spec.User{UID: user, GID: user}
+		})
+		if !strings.Contains(got, "cri-mini: init") || !strings.Contains(got, "sleep 4321") || strings.Contains(got, "[sleep]") {
+			t.Errorf("as %s, with every signal sent:\n%s", name, got)
+		}
+		if !strings.Contains(got, "/proc/1/exe: cannot read link: Permission denied") || strings.Contains(got, "memfd") {
+			t.Errorf("as %s, the init can be looked into:\n%s", name, got)
+		}
+	}
+	if tasks, err := n.Tasks(t.Context()); err != nil || tasks["pod"].PID == 0 || tasks["pod"].Exit != nil {
+		t.Errorf("the init is %+v, %v", tasks["pod"], err)
+	}
+}
+
+func TestInitThatNeedsALinkerIsRefusedByName(t *testing.T) {
+	own := ownProgram
+	defer func() { ownProgram = own }()
+	ownProgram = filepath.Join(t.TempDir(), "dynamic")
+	build := exec.Command("go", "build", "-buildmode=pie", // which names a linker, as a program with cgo does
+		"-o", ownProgram, "./testdata/init")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	if f, err := sealedCopy(); err == nil || !strings.Contains(err.Error(), "dynamically linked; build it with CGO_ENABLED=0") {
+		t.Errorf("sealed copy: %v, %v", f, err)
 	}
 }

@@ -2,6 +2,7 @@ package executor
 
 import (
 	"context"
+	"debug/elf"
 	"errors"
 	"fmt"
 	"io"
@@ -44,7 +45,7 @@ func (e *Executor) startInit(ctx context.Context, s spec.Sandbox, made files) (s
 	if err != nil {
 		return started, fmt.Errorf("sealed copy of the program: %w", err)
 	}
-	program := spawn.Init([]string{"cri-mini: init"}, []string{boot.Variable + "=" + boot.Init}, nil, s.Label,
+	program := spawn.Init([]string{"cri-mini: init"}, []string{boot.Variable + "=" + boot.Init}, nil, s.Label, spawn.Nobody(s.IDs),
 		spawn.Surroundings{User: made["user"] != nil, LastCap: e.limits.lastCap})
 	io, err := makeStreams(false, spec.ExecIO{})
 	if err != nil {
@@ -128,19 +129,27 @@ func (e *Executor) killInit(ctx context.Context, id, group string) error {
 var ownProgram = "/proc/self/exe"
 
 // sealedCopy is our binary in memory that nobody can change: the init runs in
-// a container's PID namespace, where /proc/1/exe leads to its file.
+// a container's PID namespace, where /proc/1/exe leads to its file. The init's
+// user may execute and not read it, for which the kernel lets nobody inside
+// trace the init, though it be the same user.
 func sealedCopy() (*os.File, error) {
 	own, err := os.Open(ownProgram)
 	if err != nil {
 		return nil, err
 	}
 	defer own.Close()
+	if err := static(own); err != nil {
+		return nil, err
+	}
 	fd, err := unix.MemfdCreate("cri-mini-init", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
 		return nil, err
 	}
 	f := os.NewFile(uintptr(fd), "cri-mini-init")
 	_, err = io.Copy(f, own)
+	if err == nil {
+		err = f.Chmod(0o711)
+	}
 	if err == nil {
 		_, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE)
 	}
@@ -149,4 +158,20 @@ func sealedCopy() (*os.File, error) {
 		return nil, err
 	}
 	return f, nil
+}
+
+// static says what is wrong with a program that needs a dynamic linker: the
+// init's empty root has none, and the kernel would only say that a file is
+// missing.
+func static(program io.ReaderAt) error {
+	f, err := elf.NewFile(program)
+	if err != nil {
+		return fmt.Errorf("read it: %w", err)
+	}
+	for _, p := range f.Progs {
+		if p.Type == elf.PT_INTERP {
+			return errors.New("this program is dynamically linked; build it with CGO_ENABLED=0")
+		}
+	}
+	return nil
 }

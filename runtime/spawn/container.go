@@ -194,6 +194,9 @@ type mount struct {
 	make   func(*builder)
 }
 
+// terminals is the group that may write to everybody's terminal, tty.
+const terminals = 5
+
 const fixed = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
 
 // mountList is the default mounts and the container's, parents first. One of
@@ -212,8 +215,11 @@ func mountList(c spec.Container, s Surroundings) []mount {
 		procfs,
 		{"/dev", func(b *builder) { b.mountFile("/dev", "dev", true) }},
 		{"/dev/pts", func(b *builder) {
-			options := labelled(c.Rootfs.Label, "ptmxmode=0666", "mode=0620", "gid=5")
-			b.mountNew("/dev/pts", "devpts", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, options...)
+			options := []string{"ptmxmode=0666", "mode=0620"}
+			if ids := c.Rootfs.IDs; ids == nil || ids.Length > terminals {
+				options = append(options, "gid="+itoa(terminals))
+			} // else terminals have the group of who opens them: there is no other
+			b.mountNew("/dev/pts", "devpts", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, labelled(c.Rootfs.Label, options...)...)
 		}},
 		{"/dev/mqueue", func(b *builder) { b.queues(c.Rootfs.Label) }},
 		{"/dev/shm", func(b *builder) { b.mountFile("/dev/shm", "shm", true) }},

@@ -6,8 +6,18 @@ import (
 	"cri-mini/runtime/spec"
 )
 
-// nobody is the id under which the reaping init runs.
+// nobody is the id under which the reaping init runs. That a container may run
+// under it as well gives the container no power over the init: see package
+// boot for signals, and the executor's sealed copy for tracing.
 const nobody = 65534
+
+// Nobody is the id of the init in a user namespace: one that is mapped there.
+func Nobody(ids *spec.IDMapping) uint32 {
+	if ids == nil {
+		return nobody
+	}
+	return min(nobody, ids.Length-1)
+}
 
 // Init makes the program of the small init, the first process of a PID
 // namespace that a whole pod shares. It sees an empty read-only root and has
@@ -19,7 +29,7 @@ const nobody = 65534
 //
 // The label is that of the pod's files. The init itself keeps the monitor's:
 // what policies let containers execute is no file in memory.
-func Init(args, env []string, oomScoreAdj *int, label string, s Surroundings) Program {
+func Init(args, env []string, oomScoreAdj *int, label string, user uint32, s Surroundings) Program {
 	b := newBuilder()
 	b.hostLimits(spec.Process{OOMScoreAdj: oomScoreAdj})
 	b.Files = []string{"hostproc", "exe", "stdin", "stdout", "stderr"}
@@ -44,7 +54,7 @@ func Init(args, env []string, oomScoreAdj *int, label string, s Surroundings) Pr
 	for n := range s.LastCap + 1 {
 		b.call("drop capability "+itoa(n), unix.SYS_PRCTL, Num(unix.PR_CAPBSET_DROP), Num(n), Num(0), Num(0), Num(0))
 	}
-	b.credentials(spec.Process{User: spec.User{UID: nobody, GID: nobody}})
+	b.credentials(spec.Process{User: spec.User{UID: user, GID: user}})
 	b.call("set no_new_privs", unix.SYS_PRCTL, Num(unix.PR_SET_NO_NEW_PRIVS), Num(1), Num(0), Num(0), Num(0))
 	b.call("start a session", unix.SYS_SETSID)
 	b.signals()

@@ -59,8 +59,8 @@ func TestProgramsAreWhatTheyWere(t *testing.T) {
 		"exec":               Exec(exec, around),
 		"exec-labelled":      Exec(labelled.Process, shared),
 		"exec-terminal-user": Exec(onTerminal, user),
-		"init":               Init([]string{"init"}, []string{"A=b"}, nil, "", around),
-		"init-user":          Init([]string{"init"}, nil, nil, labelled.Rootfs.Label, user),
+		"init":               Init([]string{"init"}, []string{"A=b"}, nil, "", nobody, around),
+		"init-user":          Init([]string{"init"}, nil, nil, labelled.Rootfs.Label, nobody, user),
 	} {
 		if _, err := p.Link(); err != nil {
 			t.Errorf("%s: %v", name, err)
