@@ -3,7 +3,9 @@
 // A Pace says how much of its time a count may work. The folder belongs to
 // somebody hostile who changes it meanwhile: everything is reached by
 // descriptors below it, one of them open at a time, and the memory that a
-// count takes does not grow with the number of files. The package knows
+// count takes does not grow with the number of files. Folders that are moved
+// end no count: the way back is by handles, not by "..", and what was moved
+// away from where the count was going is looked for again. The package knows
 // nothing of containers.
 package disk
 
@@ -26,58 +28,87 @@ type Pace struct {
 	Rest  int
 }
 
-// ErrMoved says that the tree was changed above the place where the count was.
-// It begins anew another time.
-var ErrMoved = errors.New("a folder was moved while it was counted")
-
 // maxDepth is more than any path that a program can use.
 const maxDepth = 1 << 16
+
+// maxSweeps is how often a folder is gone through for one count.
+const maxSweeps = 4
 
 // Count counts a folder with all in it: allocated bytes and inodes, a file
 // with several names once. Other file systems mounted below are not entered.
 // With an error comes what was counted by then: at least so much is there.
+//
+// A folder that somebody moves to and fro may be missed. When any was changed
+// meanwhile, the tree is gone through again, for the folders alone that are
+// new, which looks at no file of the others.
 func Count(ctx context.Context, folder *os.File, pace Pace) (spec.DiskUsage, error) {
-	c := &count{ctx: ctx, pace: pace, seen: map[uint64]struct{}{}, batchStart: time.Now()}
-	at, err := open(int(folder.Fd()), ".")
+	c, err := newCount(ctx, int(folder.Fd()), pace)
 	if err != nil {
 		return spec.DiskUsage{}, err
 	}
-	c.at = at
-	defer func() { unix.Close(c.at) }()
-	if err := c.enter(); err != nil {
-		return spec.DiskUsage{}, err
-	}
-	c.device = c.levels[0].device
-	err = c.run()
+	err = c.all(int(folder.Fd()))
 	c.usage.At = time.Now()
 	return c.usage, err
 }
 
-// count is one under way. It stands in the folder at and remembers of those
-// above it who they are and how far they were read.
+func newCount(ctx context.Context, top int, pace Pace) (*count, error) {
+	way, err := newWay(top)
+	now := time.Now()
+	return &count{
+		ctx: ctx, pace: pace, way: way,
+		batchStart: now, began: now.Add(-coarse),
+		files: map[inode]struct{}{}, folders: map[inode]int{},
+	}, err
+}
+
+// all sweeps until nothing new is found.
+func (c *count) all(top int) error {
+	for ; c.sweep < maxSweeps; c.sweep++ {
+		c.fresh, c.changed = 0, false
+		if err := c.run(top); err != nil {
+			return err
+		}
+		// Without all folders in memory those seen before would count again.
+		if !c.changed || len(c.folders) == maxSeen || c.sweep > 0 && c.fresh == 0 {
+			break
+		}
+	}
+	return nil
+}
+
+// coarse is more than what the times of files lag behind the clock.
+const coarse = 20 * time.Millisecond
+
+// count is one under way.
 type count struct {
-	ctx    context.Context
-	pace   Pace
-	usage  spec.DiskUsage
-	device uint64
-	at     int
-	levels []level
-	seen   map[uint64]struct{} // inodes with several names
+	ctx   context.Context
+	pace  Pace
+	usage spec.DiskUsage
+	way   *way
+
+	sweep   int
+	fresh   int  // folders that this sweep found first
+	changed bool // a folder, since the count began
+	began   time.Time
+
+	files   map[inode]struct{} // with several names
+	folders map[inode]int      // the sweep that was there last
 
 	entries    int
 	batchStart time.Time
 	buffer     [16 << 10]byte
 }
 
-// level is a folder on the way from the top to where the count stands.
-type level struct {
-	device, inode uint64
-	offset        int64 // where reading goes on
-}
+// inode is who a file is.
+type inode struct{ device, number uint64 }
 
 // run reads folders until the top one is read to its end.
-func (c *count) run() error {
-	for {
+func (c *count) run(top int) error {
+	defer c.way.clear()
+	if _, err := c.enter(top, "."); err != nil {
+		return err
+	}
+	for c.way.depth() > 0 {
 		entered, err := c.read()
 		if err != nil {
 			return err
@@ -85,24 +116,22 @@ func (c *count) run() error {
 		if entered {
 			continue
 		}
-		if len(c.levels) == 1 {
-			return nil
-		}
 		if err := c.leave(); err != nil {
 			return err
 		}
 	}
+	return nil
 }
 
 // read counts the entries of the present folder from where it was left, up to
 // the next folder, which it enters, or the end.
 func (c *count) read() (entered bool, err error) {
-	here := &c.levels[len(c.levels)-1]
-	if _, err := unix.Seek(c.at, here.offset, 0); err != nil {
+	here := c.way.here()
+	if _, err := unix.Seek(here.fd, here.offset, 0); err != nil {
 		return false, fmt.Errorf("seek: %w", err)
 	}
 	for {
-		n, err := unix.Getdents(c.at, c.buffer[:])
+		n, err := unix.Getdents(here.fd, c.buffer[:])
 		if err != nil {
 			if errors.Is(err, unix.ENOENT) {
 				return false, nil // it was deleted
@@ -133,9 +162,12 @@ func (c *count) read() (entered bool, err error) {
 
 func (c *count) entry(e entry) (entered bool, err error) {
 	if e.kind == unix.DT_DIR || e.kind == unix.DT_UNKNOWN {
-		if entered, err := c.folder(e.name); entered || err != nil || e.kind == unix.DT_DIR {
+		if entered, err := c.enter(c.way.here().fd, e.name); entered || err != nil || e.kind == unix.DT_DIR {
 			return entered, err
 		}
+	}
+	if c.way.here().known {
+		return false, nil
 	}
 	return false, c.file(e.name)
 }
@@ -143,31 +175,31 @@ func (c *count) entry(e entry) (entered bool, err error) {
 // file counts something that is no folder, by its name in this one.
 func (c *count) file(name string) error {
 	var st unix.Stat_t
-	err := unix.Fstatat(c.at, name, &st, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT)
+	err := unix.Fstatat(c.way.here().fd, name, &st, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT)
 	switch {
 	case errors.Is(err, unix.ENOENT):
 		return nil // deleted meanwhile
 	case err != nil:
 		return fmt.Errorf("look at a file: %w", err)
-	case st.Mode&unix.S_IFMT == unix.S_IFDIR || uint64(st.Dev) != c.device:
+	case st.Mode&unix.S_IFMT == unix.S_IFDIR || uint64(st.Dev) != c.way.device:
 		return nil // became one, or is mounted here
-	case st.Nlink > 1 && !c.first(st.Ino):
+	case st.Nlink > 1 && !c.first(inode{uint64(st.Dev), st.Ino}):
 		return nil
 	}
 	c.add(&st)
 	return nil
 }
 
-// maxSeen bounds the memory for files with several names. Beyond it each name
-// counts: too much rather than too little.
+// maxSeen bounds the memory for files with several names, and for folders.
+// Beyond it each name counts: too much rather than too little.
 const maxSeen = 1 << 16
 
-func (c *count) first(inode uint64) bool {
-	if _, before := c.seen[inode]; before {
+func (c *count) first(who inode) bool {
+	if _, before := c.files[who]; before {
 		return false
 	}
-	if len(c.seen) < maxSeen {
-		c.seen[inode] = struct{}{}
+	if len(c.files) < maxSeen {
+		c.files[who] = struct{}{}
 	}
 	return true
 }
@@ -177,59 +209,51 @@ func (c *count) add(st *unix.Stat_t) {
 	c.usage.Inodes++
 }
 
-// folder steps into a folder of the present one.
-func (c *count) folder(name string) (entered bool, err error) {
-	if len(c.levels) == maxDepth {
-		return false, fmt.Errorf("more than %d folders in one another", maxDepth)
-	}
-	below, err := open(c.at, name)
+// enter steps into a folder below another one, unless this sweep was there
+// already: a folder that is moved ahead of us would never end.
+func (c *count) enter(above int, name string) (entered bool, err error) {
+	fd, err := open(above, name)
 	switch {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP), errors.Is(err, unix.EXDEV):
 		return false, nil // deleted or replaced meanwhile, or another file system
 	case err != nil:
 		return false, fmt.Errorf("open a folder: %w", err)
 	}
-	above := c.at
-	c.at = below
-	if err := c.enter(); err != nil {
-		unix.Close(above)
-		return true, err
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		unix.Close(fd)
+		return false, err
 	}
-	unix.Close(above)
+	who := inode{uint64(st.Dev), st.Ino}
+	last, known := c.folders[who]
+	if known && last == c.sweep {
+		unix.Close(fd)
+		return false, nil
+	}
+	if err := c.way.down(fd, known); err != nil {
+		unix.Close(fd)
+		return false, err
+	}
+	if known || len(c.folders) < maxSeen {
+		c.folders[who] = c.sweep
+	}
+	if !known {
+		c.fresh++
+		c.add(&st)
+	}
 	return true, nil
 }
 
-// enter counts the folder that is now the present one.
-func (c *count) enter() error {
-	var st unix.Stat_t
-	if err := unix.Fstat(c.at, &st); err != nil {
-		return err
-	}
-	c.add(&st)
-	c.levels = append(c.levels, level{device: uint64(st.Dev), inode: st.Ino})
-	return nil
-}
-
-// leave goes up, to the very folder from which the count came.
+// leave goes up to the folder from which the count came, wherever it is now.
 func (c *count) leave() error {
-	c.levels = c.levels[:len(c.levels)-1]
-	up, err := unix.Openat(c.at, "..", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if errors.Is(err, unix.ENOENT) {
-		return ErrMoved // deleted with all in it
-	}
-	if err != nil {
-		return fmt.Errorf("go up: %w", err)
-	}
-	unix.Close(c.at)
-	c.at = up
 	var st unix.Stat_t
-	if err := unix.Fstat(up, &st); err != nil {
+	if err := unix.Fstat(c.way.here().fd, &st); err != nil {
 		return err
 	}
-	if above := c.levels[len(c.levels)-1]; uint64(st.Dev) != above.device || st.Ino != above.inode {
-		return ErrMoved
+	if time.Unix(st.Mtim.Unix()).After(c.began) {
+		c.changed = true
 	}
-	return nil
+	return c.way.up()
 }
 
 // rest sleeps when a batch is done.

@@ -133,47 +133,88 @@ func TestOtherFileSystemsAreNotEntered(t *testing.T) {
 }
 
 // Whoever moves folders about cannot lead the count out of its own folder, and
-// what was counted by then is not lost.
-func TestMovedFoldersDoNotLeadOut(t *testing.T) {
+// cannot end it: what comes behind the moved ones is counted as well, and those
+// themselves are found.
+func TestMovedFoldersNeitherLeadOutNorHideAnything(t *testing.T) {
+	for name, depth := range map[string]int{"near the top": 0, "deep": 600} {
+		t.Run(name, func(t *testing.T) { moveAndCount(t, depth) })
+	}
+}
+
+func moveAndCount(t *testing.T, depth int) {
 	outside := t.TempDir()
-	dir := filepath.Join(outside, "counted")
 	for i := range 200 {
 		must(t, os.WriteFile(filepath.Join(outside, strconv.Itoa(i)), nil, 0o600))
 	}
-	const n = 20
-	for i := range n {
-		must(t, os.MkdirAll(filepath.Join(dir, fmt.Sprintf("a/%d/b/c/d", i)), 0o755))
+	top := filepath.Join(outside, "counted")
+	dir := filepath.Join(top, strings.Repeat("d/", depth))
+	must(t, os.MkdirAll(dir, 0o755))
+	const folders, files, size = 8, 300, 8 << 20
+	for i := range folders {
+		must(t, os.MkdirAll(filepath.Join(dir, fmt.Sprintf("a%d/s", i)), 0o755))
+		must(t, os.MkdirAll(filepath.Join(dir, fmt.Sprintf("b%d", i)), 0o755))
+		for j := range files {
+			must(t, os.WriteFile(filepath.Join(dir, fmt.Sprintf("a%d/s/%d", i, j)), nil, 0o600))
+		}
 	}
-	must(t, os.Mkdir(filepath.Join(dir, "z"), 0o755))
+	for _, name := range []string{"big", "z"} {
+		must(t, os.Mkdir(filepath.Join(dir, name), 0o755))
+		must(t, os.WriteFile(filepath.Join(dir, name, "file"), make([]byte, size), 0o600))
+	}
+	still := counted(t, top)
 	ctx, stop := context.WithCancel(t.Context())
 	var mover sync.WaitGroup
 	mover.Go(func() {
-		for i := 0; ctx.Err() == nil; i = (i + 1) % n {
-			from, to := filepath.Join(dir, fmt.Sprintf("a/%d/b/c", i)), filepath.Join(dir, "z/c")
-			if os.Rename(from, to) == nil {
-				os.Rename(to, from)
+		for ctx.Err() == nil {
+			for _, way := range []string{"ab", "ba"} {
+				for i := range folders {
+					os.Rename(filepath.Join(dir, fmt.Sprintf("%c%d/s", way[0], i)), filepath.Join(dir, fmt.Sprintf("%c%d/s", way[1], i)))
+					time.Sleep(300 * time.Microsecond)
+				}
 			}
 		}
 	})
 	defer mover.Wait()
 	defer stop()
+	f, err := os.Open(top)
+	must(t, err)
+	defer f.Close()
+	const counts = 16
+	whole := 0
+	for range counts {
+		u, err := Count(t.Context(), f, Pace{Batch: 128, Rest: 1})
+		must(t, err)
+		if u.Bytes < 2*size || u.Inodes > still.Inodes {
+			t.Errorf("%d bytes in %d inodes counted, of %d in %d", u.Bytes, u.Inodes, still.Bytes, still.Inodes)
+		}
+		if u.Inodes == still.Inodes {
+			whole++
+		}
+	}
+	t.Logf("%d counts of %d found all", whole, counts)
+	if whole < counts/4 {
+		t.Errorf("only %d counts of %d found all", whole, counts)
+	}
+}
+
+func TestWithoutHandlesTheWayStaysOpen(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.MkdirAll(filepath.Join(dir, strings.Repeat("d/", maxHeld-1)), 0o755))
 	f, err := os.Open(dir)
 	must(t, err)
 	defer f.Close()
-	moved := 0
-	for range 300 {
-		u, err := Count(t.Context(), f, Pace{})
-		if errors.Is(err, ErrMoved) {
-			moved++
-		} else if err != nil {
-			t.Fatal(err)
-		}
-		// Moved between two reads, a folder may be seen twice or not at all.
-		if u.Inodes > 2*(3+4*n) || u.Inodes < 1 {
-			t.Fatalf("%d inodes counted, of %d", u.Inodes, 3+4*n)
-		}
+	c, err := newCount(t.Context(), int(f.Fd()), Pace{})
+	must(t, err)
+	c.way.handles = false
+	must(t, c.all(int(f.Fd())))
+	if want := counted(t, dir); c.usage.Bytes != want.Bytes || c.usage.Inodes != want.Inodes {
+		t.Errorf("counted %+v, want %+v", c.usage, want)
 	}
-	t.Logf("%d counts of 300 were given up", moved)
+	must(t, os.Mkdir(filepath.Join(dir, strings.Repeat("d/", maxHeld-1), "d"), 0o755))
+	c.sweep++
+	if err := c.run(int(f.Fd())); err == nil || !strings.Contains(err.Error(), "more than 512 folders") {
+		t.Errorf("deeper than that: %v", err)
+	}
 }
 
 func TestCountRestsAndCanBeStopped(t *testing.T) {
