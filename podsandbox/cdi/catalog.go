@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,12 +22,14 @@ type Catalog struct {
 	log     *slog.Logger
 
 	mu    sync.Mutex // guards what follows
-	files map[string]entry
+	files map[string]*entry
 }
 
-// entry is a file as it was read.
+// entry is a file, read once by who needs it first. Only who needs it as well
+// waits for that.
 type entry struct {
 	stamp stamp
+	once  sync.Once
 	file  *file
 	err   error
 }
@@ -40,7 +43,7 @@ type stamp struct {
 
 // New is a catalog of folders, of which none has to exist.
 func New(folders []string, log *slog.Logger) *Catalog {
-	return &Catalog{folders: folders, log: log, files: map[string]entry{}}
+	return &Catalog{folders: folders, log: log, files: map[string]*entry{}}
 }
 
 // Edits are what a container needs to use some devices.
@@ -134,9 +137,7 @@ func (c *Catalog) choose(files [][]*file, broken []error, kind, device string) (
 // read brings the catalog up to date: the files of each folder, and what is
 // wrong with others. One bad file must not take away everybody's devices.
 func (c *Catalog) read() (files [][]*file, broken []error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	seen := map[string]entry{}
+	seen := map[string]bool{}
 	for _, folder := range c.folders {
 		var here []*file
 		entries, err := os.ReadDir(folder)
@@ -148,72 +149,77 @@ func (c *Catalog) read() (files [][]*file, broken []error) {
 				continue
 			}
 			path := filepath.Join(folder, e.Name())
-			known, gone := c.load(path)
-			if gone {
+			f, err := c.load(path)
+			if errors.Is(err, fs.ErrNotExist) {
 				continue
 			}
-			seen[path] = known
-			if known.err != nil {
-				broken = append(broken, known.err)
+			seen[path] = true
+			if err != nil {
+				broken = append(broken, err)
 				continue
 			}
-			here = append(here, known.file)
+			here = append(here, f)
 		}
 		files = append(files, here)
 	}
-	c.files = seen
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	maps.DeleteFunc(c.files, func(path string, _ *entry) bool { return !seen[path] })
 	return files, broken
 }
 
 // load reads a file unless it is the one that was read before.
-func (c *Catalog) load(path string) (e entry, gone bool) {
-	text, now, err := readFile(path, func(s stamp) bool { return c.files[path].stamp == s })
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return entry{}, true
-	case errors.Is(err, errSame):
-		return c.files[path], false
-	case err == nil:
-		e.stamp = now
-		e.file, err = parse(path, text)
-	}
-	if err != nil {
-		e.err = err
-		c.log.Warn("a spec file for devices is not usable", "err", err)
-	}
-	return e, false
-}
-
-// maxFile is far more than a machine full of devices needs.
-const maxFile = 8 << 20
-
-var errSame = errors.New("the same as before")
-
-// readFile reads a regular file. The stamp is that of the file that was read,
-// whatever is moved to its place meanwhile.
-func readFile(path string, same func(stamp) bool) ([]byte, stamp, error) {
+func (c *Catalog) load(path string) (*file, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a pipe would keep us
 	if err != nil {
-		return nil, stamp{}, err
+		return nil, err
 	}
 	defer f.Close()
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return nil, stamp{}, &fs.PathError{Op: "stat", Path: path, Err: err}
+		return nil, &fs.PathError{Op: "stat", Path: path, Err: err}
 	}
-	now := stamp{device: st.Dev, inode: st.Ino, size: st.Size, mtime: st.Mtim, ctime: st.Ctim}
+	e := c.entry(path, stamp{device: st.Dev, inode: st.Ino, size: st.Size, mtime: st.Mtim, ctime: st.Ctim})
+	e.once.Do(func() {
+		var text []byte
+		if text, e.err = readAll(f, &st); e.err == nil {
+			e.file, e.err = parse(path, text)
+		}
+		if e.err != nil {
+			c.log.Warn("a spec file for devices is not usable", "err", e.err)
+		}
+	})
+	return e.file, e.err
+}
+
+// entry is the one of what is at a path now.
+func (c *Catalog) entry(path string, now stamp) *entry {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e := c.files[path]; e != nil && e.stamp == now {
+		return e
+	}
+	e := &entry{stamp: now}
+	c.files[path] = e
+	return e
+}
+
+// maxFile is far more than a machine full of devices needs, and bounds with the
+// decoder's own limit of depth what a file costs us.
+const maxFile = 1 << 20
+
+// readAll reads a regular file.
+func readAll(f *os.File, st *unix.Stat_t) ([]byte, error) {
 	switch {
 	case st.Mode&unix.S_IFMT != unix.S_IFREG:
-		return nil, stamp{}, fmt.Errorf("%s: is not a regular file", path)
+		return nil, fmt.Errorf("%s: is not a regular file", f.Name())
 	case st.Size > maxFile:
-		return nil, stamp{}, fmt.Errorf("%s: is larger than %d bytes", path, maxFile)
-	case same(now):
-		return nil, now, errSame
+		return nil, fmt.Errorf("%s: is larger than %d bytes", f.Name(), maxFile)
 	}
 	text := make([]byte, st.Size)
 	n, err := f.ReadAt(text, 0)
 	if err != nil && n < len(text) {
-		return nil, stamp{}, err
+		return nil, err
 	}
-	return text, now, nil
+	return text, nil
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -193,6 +194,54 @@ func TestBadFileHurtsNobodyElseAndIsNamed(t *testing.T) {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("the error does not say %q: %v", want, err)
 		}
+	}
+}
+
+// The largest files that are read at all, of the kinds that cost most.
+func TestNoFileCostsMuch(t *testing.T) {
+	for name, text := range map[string]string{
+		"brackets": strings.Repeat("[", maxFile), "braces": strings.Repeat("{", maxFile), "lists": strings.Repeat("- ", maxFile/2),
+	} {
+		began := time.Now()
+		if _, err := parse("f", []byte(text)); err == nil || !strings.Contains(err.Error(), "depth") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if took := time.Since(began); took > 2*time.Second {
+			t.Errorf("%s: took %s", name, took)
+		}
+	}
+	c, root, _ := catalog(t, map[string]string{"etc/a.yaml": describe("1") + strings.Repeat("#", maxFile)})
+	if _, err := c.Find([]string{"v.com/c=d"}); err == nil || !strings.Contains(err.Error(), root+"/etc/a.yaml: is larger than 1048576 bytes") {
+		t.Errorf("a file that is too large: %v", err)
+	}
+}
+
+// A file that takes long is waited for by who needs it; the lock is free.
+func TestFilesAreReadOnceByManyAndWithoutTheLock(t *testing.T) {
+	c, root, log := catalog(t, map[string]string{"etc/a.json": describe("1"), "etc/bad.yaml": "kind: ["})
+	slow := root + "/etc/slow.json"
+	put(t, slow, strings.ReplaceAll(describe("1"), "v.com", "w.com"))
+	if _, err := c.load(slow); err != nil {
+		t.Fatal(err)
+	}
+	release, reading := make(chan struct{}), make(chan struct{})
+	e := &entry{stamp: c.files[slow].stamp}
+	c.files[slow] = e
+	go e.once.Do(func() { close(reading); <-release })
+	<-reading
+	var many sync.WaitGroup
+	for range 8 {
+		many.Go(func() {
+			if f, err := c.load(root + "/etc/a.json"); err != nil || f.kind != "v.com/c" {
+				t.Errorf("another file: %v, %v", f, err)
+			}
+			c.load(root + "/etc/bad.yaml")
+		})
+	}
+	many.Wait() // though one is being read
+	close(release)
+	if n := strings.Count(log.String(), "bad.yaml"); n != 1 {
+		t.Errorf("the file was read %d times, want once:\n%s", n, log)
 	}
 }
 
