@@ -31,6 +31,7 @@ var usual = []struct{ pattern, why string }{
 	{"cannot evict a critical pod|no pods are active to evict", "a disk that is never free enough, and static pods"},
 	{"(Failed to get container status|Failed to remove container|reopen container log failed).*not found", "the kubelet looks at a container that another part of it has just removed"},
 	{"ReopenContainerLog from runtime service failed.*not found", "the same"},
+	{"(ReopenContainerLog|Failed to rotate log for container).*not possible in this state: it is exited", "the kubelet rotates the log of a container that has just ended"},
 	{"creating termination-log file.*no such file|etc-hosts.*no such file", "the kubelet starts a container of a pod whose folder it has just removed"},
 	{"Failed to remove container log dead symlink.*no such file", "two parts of the kubelet remove the same link"},
 	{"ContainerStatus from runtime service failed.*not found", "the kubelet asks for a container that it removes at the same time"},
