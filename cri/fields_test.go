@@ -14,6 +14,7 @@ import (
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"cri-mini/image"
+	"cri-mini/podsandbox"
 )
 
 // A list and a status are two views of one thing.
@@ -345,5 +346,81 @@ func TestVerboseAnswersHaveTheKeysThatToolsRead(t *testing.T) {
 				t.Errorf("no %s in %s", key, c.info[c.key])
 			}
 		}
+	}
+}
+
+// Each field of both statuses arrives at the client as it was asked for and made.
+func TestStatusesHaveEveryField(t *testing.T) {
+	w, ctx := newWorld(t), t.Context()
+	options := &criapi.NamespaceOption{Pid: criapi.NamespaceMode_CONTAINER, Ipc: criapi.NamespaceMode_NODE}
+	var asked *criapi.PodSandboxConfig
+	pod := w.pod(t, "a", func(c *criapi.PodSandboxConfig) {
+		c.Metadata.Attempt, c.LogDirectory = 4, "/logs/a"
+		c.Annotations = map[string]string{"note": "of the pod"}
+		c.Linux = &criapi.LinuxPodSandboxConfig{SecurityContext: &criapi.LinuxSandboxSecurityContext{NamespaceOptions: options}}
+		asked = c
+	})
+	p, err := w.PodSandboxStatus(ctx, &criapi.PodSandboxStatusRequest{PodSandboxId: pod})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (&criapi.PodSandboxStatus{
+		Id: pod, Metadata: asked.Metadata, CreatedAt: p.Status.CreatedAt, Labels: asked.Labels, Annotations: asked.Annotations,
+		Network: &criapi.PodSandboxNetworkStatus{Ip: "10.1.2.3", AdditionalIps: []*criapi.PodIP{{Ip: "fd00::3"}}},
+		Linux:   &criapi.LinuxPodSandboxStatus{Namespaces: &criapi.Namespace{Options: options}},
+	}); !proto.Equal(p.Status, want) {
+		t.Errorf("pod %v, want %v", p.Status, want)
+	}
+
+	config := &criapi.ContainerConfig{
+		Metadata: &criapi.ContainerMetadata{Name: "web", Attempt: 5}, Image: &criapi.ImageSpec{Image: "example.com/app:1"}, LogPath: "web.log",
+		Labels: map[string]string{"part": "web"}, Annotations: map[string]string{"note": "of the container"},
+		Mounts:     []*criapi.Mount{{ContainerPath: "/data", HostPath: "/srv", Readonly: true}},
+		StopSignal: criapi.Signal_SIGNAL_SIGQUIT,
+		Linux: &criapi.LinuxContainerConfig{Resources: &criapi.LinuxContainerResources{CpuShares: 512},
+			SecurityContext: &criapi.LinuxContainerSecurityContext{SupplementalGroups: []int64{77}}},
+	}
+	created, err := w.CreateContainer(ctx, &criapi.CreateContainerRequest{PodSandboxId: pod, Config: config})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := created.ContainerId
+	look := func() *criapi.ContainerStatus {
+		t.Helper()
+		c, err := w.ContainerStatus(ctx, &criapi.ContainerStatusRequest{ContainerId: id})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c.Status
+	}
+	s := look()
+	want := &criapi.ContainerStatus{
+		Id: id, Metadata: config.Metadata, CreatedAt: s.CreatedAt, Image: config.Image, ImageRef: s.ImageRef, ImageId: s.ImageId,
+		Labels: config.Labels, Annotations: config.Annotations, Mounts: config.Mounts, LogPath: "/logs/a/web.log",
+		Resources:  &criapi.ContainerResources{Linux: config.Linux.Resources},
+		User:       &criapi.ContainerUser{Linux: &criapi.LinuxContainerUser{Uid: 7, Gid: 8, SupplementalGroups: []int64{8, 77}}},
+		StopSignal: config.StopSignal,
+	}
+	if !proto.Equal(s, want) || s.CreatedAt < p.Status.CreatedAt || s.ImageId == "" || s.ImageRef == "" {
+		t.Errorf("created: %v, want %v", s, want)
+	}
+	if _, err := w.StartContainer(ctx, &criapi.StartContainerRequest{ContainerId: id}); err != nil {
+		t.Fatal(err)
+	}
+	s = look()
+	want.State, want.StartedAt = criapi.ContainerState_CONTAINER_RUNNING, s.StartedAt
+	if !proto.Equal(s, want) || s.StartedAt <= s.CreatedAt {
+		t.Errorf("started: %v, want %v", s, want)
+	}
+	if _, err := w.StopContainer(ctx, &criapi.StopContainerRequest{ContainerId: id, Timeout: 60}); err != nil {
+		t.Fatal(err)
+	}
+	s = look()
+	want.State, want.FinishedAt, want.ExitCode, want.Reason = criapi.ContainerState_CONTAINER_EXITED, s.FinishedAt, 131, "Error"
+	if !proto.Equal(s, want) || s.FinishedAt <= s.StartedAt {
+		t.Errorf("stopped: %v, want %v", s, want)
+	}
+	if m := containerStatus(podsandbox.ContainerStatus{Message: "why"}); m.Message != "why" {
+		t.Errorf("message %q", m.Message)
 	}
 }

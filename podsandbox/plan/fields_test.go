@@ -179,3 +179,40 @@ func TestExecHasTheRightsOfTheFirstProcess(t *testing.T) {
 		t.Errorf("the container has not what is to be passed on: %+v", got)
 	}
 }
+
+// What is asked for arrives in the spec, one field at a time.
+func TestEachFieldOfASecurityContextAndOfLimitsIsInTheSpec(t *testing.T) {
+	for name, c := range map[string]struct {
+		ask  func(*Request)
+		want func(spec.Container) bool
+	}{
+		"run_as_group": {func(r *Request) {
+			r.security().RunAsUser, r.security().RunAsGroup = &criapi.Int64Value{Value: 1000}, &criapi.Int64Value{Value: 2000}
+		}, func(c spec.Container) bool { return c.Process.User.UID == 1000 && c.Process.User.GID == 2000 }},
+		"apparmor":        {func(r *Request) { r.AppArmor = "mine" }, func(c spec.Container) bool { return c.Process.AppArmor == "mine" }},
+		"selinux":         {func(r *Request) { r.SELinux = "u:r:t:s0" }, func(c spec.Container) bool { return c.Process.SELinux == "u:r:t:s0" }},
+		"readonly_rootfs": {func(r *Request) { r.security().ReadonlyRootfs = true }, func(c spec.Container) bool { return c.ReadonlyRootfs }},
+		"masked_paths": {func(r *Request) { r.security().MaskedPaths = []string{"/m"} },
+			func(c spec.Container) bool { return slices.Equal(c.MaskedPaths, []string{"/m"}) }},
+		"readonly_paths": {func(r *Request) { r.security().ReadonlyPaths = []string{"/r"} },
+			func(c spec.Container) bool { return slices.Equal(c.ReadonlyPaths, []string{"/r"}) }},
+		"cpuset_cpus": {limits(&criapi.LinuxContainerResources{CpusetCpus: "0-1"}), func(c spec.Container) bool { return c.Resources.CpusetCpus == "0-1" }},
+		"cpuset_mems": {limits(&criapi.LinuxContainerResources{CpusetMems: "0"}), func(c spec.Container) bool { return c.Resources.CpusetMems == "0" }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := request()
+			if got, err := Container(r); err != nil || c.want(got.Spec) {
+				t.Errorf("unasked it is there: %+v, %v", got.Spec, err)
+			}
+			r = request()
+			c.ask(&r)
+			if got, err := Container(r); err != nil || !c.want(got.Spec) {
+				t.Errorf("%+v, %v; want what was asked for", got.Spec, err)
+			}
+		})
+	}
+}
+
+func limits(l *criapi.LinuxContainerResources) func(*Request) {
+	return func(r *Request) { r.Config.Linux.Resources = l }
+}
