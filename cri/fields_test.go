@@ -297,7 +297,8 @@ func TestImageTellsUserAnnotationsAndPin(t *testing.T) {
 		"www-data:1004": {Username: "www-data"},
 		"":              {},
 	} {
-		got := imageMessage(image.Image{ID: "sha256:1", Size: 7, Config: image.Config{User: user}, Pinned: true, Annotations: map[string]string{"made": "by hand"}})
+		got := imageMessage(image.Image{ID: "sha256:1", Size: 7, Tags: []string{"example.com/a:1"}, Digests: []string{"example.com/a@sha256:2"}, Config: image.Config{User: user}, Pinned: true, Annotations: map[string]string{"made": "by hand"}})
+		want.RepoTags, want.RepoDigests = []string{"example.com/a:1"}, []string{"example.com/a@sha256:2"}
 		want.Id, want.Size, want.Pinned, want.Spec = "sha256:1", 7, true, &criapi.ImageSpec{Annotations: map[string]string{"made": "by hand"}}
 		if !proto.Equal(got, want) {
 			t.Errorf("user %q: %v, want %v", user, got, want)
