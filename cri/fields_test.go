@@ -355,6 +355,7 @@ func TestStatusesHaveEveryField(t *testing.T) {
 	w, ctx := newWorld(t), t.Context()
 	options := &criapi.NamespaceOption{Pid: criapi.NamespaceMode_CONTAINER, Ipc: criapi.NamespaceMode_NODE}
 	var asked *criapi.PodSandboxConfig
+	began := time.Now().UnixNano()
 	pod := w.pod(t, "a", func(c *criapi.PodSandboxConfig) {
 		c.Metadata.Attempt, c.LogDirectory = 4, "/logs/a"
 		c.Annotations = map[string]string{"note": "of the pod"}
@@ -369,7 +370,7 @@ func TestStatusesHaveEveryField(t *testing.T) {
 		Id: pod, Metadata: asked.Metadata, CreatedAt: p.Status.CreatedAt, Labels: asked.Labels, Annotations: asked.Annotations,
 		Network: &criapi.PodSandboxNetworkStatus{Ip: "10.1.2.3", AdditionalIps: []*criapi.PodIP{{Ip: "fd00::3"}}},
 		Linux:   &criapi.LinuxPodSandboxStatus{Namespaces: &criapi.Namespace{Options: options}},
-	}); !proto.Equal(p.Status, want) {
+	}); !proto.Equal(p.Status, want) || p.Status.CreatedAt < began || p.Status.CreatedAt > time.Now().UnixNano() {
 		t.Errorf("pod %v, want %v", p.Status, want)
 	}
 
