@@ -175,10 +175,10 @@ func (b *birth) gather(ctx context.Context, remains spec.Container) error {
 	if err := b.findVolumes(); err != nil {
 		return err
 	}
-	if b.request.Devices, err = findDevices(b.config.Devices); err != nil {
+	if b.request.Devices, err = findDevices(ctx, b.config.Devices); err != nil {
 		return err
 	}
-	if b.request.CDI, err = p.findCDI(b.config.CDIDevices); err != nil {
+	if b.request.CDI, err = p.findCDI(ctx, b.config.CDIDevices); err != nil {
 		return err
 	}
 	security := b.config.GetLinux().GetSecurityContext()
@@ -195,7 +195,7 @@ func (b *birth) gather(ctx context.Context, remains spec.Container) error {
 	if b.request.AppArmor, err = b.s.pods.appArmor(ctx, security); err != nil {
 		return err
 	}
-	b.request.Profile, err = loadProfile(security)
+	b.request.Profile, err = loadProfile(ctx, security)
 	return err
 }
 

@@ -38,7 +38,7 @@ func TestFolderStandsForTheDevicesInIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, host := range []string{dir, link} {
-		got, err := findDevices([]*criapi.Device{{HostPath: host, ContainerPath: "/dev/x", Permissions: "r"}})
+		got, err := findDevices(t.Context(), []*criapi.Device{{HostPath: host, ContainerPath: "/dev/x", Permissions: "r"}})
 		want := []spec.Device{
 			{HostPath: dir + "/null", ContainerPath: "/dev/x/null", Permissions: "r"},
 			{HostPath: dir + "/sub/zero", ContainerPath: "/dev/x/sub/zero", Permissions: "r"},
@@ -48,7 +48,7 @@ func TestFolderStandsForTheDevicesInIt(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{dir + "/plain", dir + "/missing", "dev/null", ""} {
-		_, err := findDevices([]*criapi.Device{{HostPath: bad, ContainerPath: "/dev/x"}})
+		_, err := findDevices(t.Context(), []*criapi.Device{{HostPath: bad, ContainerPath: "/dev/x"}})
 		if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "config.devices[0].host_path") || !strings.Contains(err.Error(), bad) {
 			t.Errorf("findDevices(%q): %v; want field and value", bad, err)
 		}
@@ -81,19 +81,19 @@ func TestUnreadableProfileIsNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range []string{bad, filepath.Join(dir, "missing.json"), "relative.json"} {
-		_, err := loadProfile(&criapi.LinuxContainerSecurityContext{
+		_, err := loadProfile(t.Context(), &criapi.LinuxContainerSecurityContext{
 			Seccomp: &criapi.SecurityProfile{ProfileType: criapi.SecurityProfile_Localhost, LocalhostRef: path},
 		})
 		if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "seccomp.localhost_ref") || !strings.Contains(err.Error(), path) {
 			t.Errorf("profile %s: %v; want field and value", path, err)
 		}
 		old := &criapi.LinuxContainerSecurityContext{SeccompProfilePath: "localhost/" + path}
-		_, err = loadProfile(old)
+		_, err = loadProfile(t.Context(), old)
 		if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "seccomp_profile_path") || !strings.Contains(err.Error(), path) {
 			t.Errorf("profile %s in the deprecated field: %v; want field and value", path, err)
 		}
 		old.Seccomp = &criapi.SecurityProfile{ProfileType: criapi.SecurityProfile_RuntimeDefault}
-		if _, err := loadProfile(old); err != nil {
+		if _, err := loadProfile(t.Context(), old); err != nil {
 			t.Errorf("profile %s in the deprecated field, which does not count: %v", path, err)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"cri-mini/internal/hostpath"
 	"cri-mini/podsandbox/network"
 	"cri-mini/podsandbox/plan"
 	"cri-mini/runtime/spec"
@@ -40,7 +41,17 @@ func asInput(err error, config *criapi.ContainerConfig, resources string) error 
 	case spec.InputResource:
 		bad.Field = resources + wrong.Name
 	}
+	if silent(wrong.Err) {
+		return fmt.Errorf("%s: %w", bad.Field, wrong.Err)
+	}
 	return bad
+}
+
+// silent says that nothing is known to be wrong with a path but that its file
+// system does not answer: the same call may work later.
+func silent(err error) bool {
+	found := (*hostpath.SilentError)(nil)
+	return errors.As(err, &found)
 }
 
 // mountField names a field of a mount, unless it is one of a device's or of

@@ -148,6 +148,17 @@ func (o *operations) abandon(ctx context.Context, prefix string, cause error) er
 	return nil
 }
 
+// atWork lists what the operations do, for a person.
+func (o *operations) atWork() []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var list []string
+	for _, op := range o.running {
+		list = append(list, op.String())
+	}
+	return list
+}
+
 // close lets no operation begin any more and abandons all.
 func (o *operations) close(ctx context.Context) error {
 	o.mu.Lock()

@@ -81,6 +81,9 @@ func (p *Pods) Close(ctx context.Context) error {
 	}
 }
 
+// AtWork lists the calls that have not ended, with what each one is doing.
+func (p *Pods) AtWork() []string { return p.ops.atWork() }
+
 // Sandbox finds a pod by its id or the beginning of it.
 func (p *Pods) Sandbox(id string) (*Sandbox, error) {
 	p.mu.RLock()

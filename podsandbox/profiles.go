@@ -3,9 +3,11 @@ package podsandbox
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"cri-mini/internal/hostpath"
 	"cri-mini/podsandbox/plan"
 	"cri-mini/runtime/apparmor"
 	"cri-mini/runtime/seccomp"
@@ -69,12 +71,15 @@ func (p *Pods) appArmor(ctx context.Context, s *criapi.LinuxContainerSecurityCon
 }
 
 // loadProfile reads the local seccomp profile that a container asks for.
-func loadProfile(s *criapi.LinuxContainerSecurityContext) (*seccomp.Profile, error) {
+func loadProfile(ctx context.Context, s *criapi.LinuxContainerSecurityContext) (*seccomp.Profile, error) {
 	file, field, err := plan.SeccompFile(s)
 	if err != nil || file == "" {
 		return nil, err
 	}
-	profile, err := seccomp.Load(file)
+	profile, err := hostpath.Ask(ctx, field, file, func() (*seccomp.Profile, error) { return seccomp.Load(file) }, nil)
+	if silent(err) {
+		return nil, fmt.Errorf("%s: %w", field, err)
+	}
 	if err != nil {
 		return nil, &InvalidError{Field: field, Value: file, Reason: reason(err)}
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"cri-mini/internal/hostpath"
 )
 
 // work is a call on its way: what it is, what it does now and since when, so
@@ -16,7 +18,8 @@ type work struct {
 	mu     sync.Mutex
 	step   string
 	since  time.Time
-	behind *work // what it waits for, if it is another one
+	behind *work  // what it waits for, if it is another one
+	asking string // the host path that has to answer, with what it is for
 }
 
 func newWork(name string) *work {
@@ -49,18 +52,32 @@ func (w *work) waits(other *work) (done func()) {
 	}
 }
 
+// asks says that the file system of a host path has to answer.
+func (w *work) asks(what string) (answered func()) {
+	set := func(what string) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.asking = what
+	}
+	set(what)
+	return func() { set("") }
+}
+
 // String is like "run pod default/web: setting up the network for 12s".
 func (w *work) String() string { return w.name + ": " + w.doing() }
 
 // doing is String without the name.
 func (w *work) doing() string {
 	w.mu.Lock()
-	step, since, behind := w.step, w.since, w.behind
+	step, since, behind, asking := w.step, w.since, w.behind, w.asking
 	w.mu.Unlock()
 	now := time.Now()
 	text := fmt.Sprintf("%s for %s", step, age(now.Sub(since)))
 	if all := now.Sub(w.began); age(all) != age(now.Sub(since)) {
 		text += fmt.Sprintf(", begun %s ago", age(all))
+	}
+	if asking != "" {
+		text += ", waiting for " + asking
 	}
 	if behind != nil {
 		text += fmt.Sprintf(" (%s)", behind)
@@ -86,7 +103,7 @@ func workOf(ctx context.Context) *work {
 
 // within gives the context of a work.
 func (w *work) within(ctx context.Context) context.Context {
-	return context.WithValue(ctx, workKey{}, w)
+	return hostpath.Heard(context.WithValue(ctx, workKey{}, w), w.asks)
 }
 
 // turn is a lock that a caller can stop waiting for, and that tells who has it.

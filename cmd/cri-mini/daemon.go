@@ -19,6 +19,7 @@ import (
 	"cri-mini/cri/stream"
 	"cri-mini/image"
 	"cri-mini/internal/config"
+	"cri-mini/internal/hostpath"
 	"cri-mini/internal/socket"
 	"cri-mini/internal/undo"
 	"cri-mini/podsandbox"
@@ -55,6 +56,30 @@ type daemon struct {
 }
 
 func (d *daemon) close() { d.opened.Run() }
+
+// endPatience is more than all steps of an end take that have a limit of their
+// own.
+const endPatience = 40 * time.Second
+
+// closeInTime ends the process also when something hangs, such as a call of the
+// kernel on a file system that is dead. Our successor finds everything out again;
+// a daemon that does not go away keeps it from starting.
+func (d *daemon) closeInTime() {
+	defer d.limitEnd(endPatience, os.Exit)()
+	d.close()
+}
+
+func (d *daemon) limitEnd(patience time.Duration, exit func(int)) (ended func()) {
+	late := time.AfterFunc(patience, func() {
+		var calls []string
+		if d.pods != nil {
+			calls = d.pods.AtWork()
+		}
+		slog.Error("the end takes too long, leaving without it", "after", patience, "calls", calls, "silent paths", hostpath.Silent())
+		exit(1)
+	})
+	return func() { late.Stop() }
+}
 
 func (d *daemon) openLog(context.Context) error {
 	var level slog.Level

@@ -18,7 +18,7 @@ type serveCmd struct {
 // Run is the daemon, from its first log line to its last.
 func (c *serveCmd) Run(ctx context.Context, e *config.Endpoint) error {
 	d := &daemon{Config: c.Config, endpoint: *e, private: c.Private, wish: make(chan struct{})}
-	defer d.close()
+	defer d.closeInTime()
 	for _, step := range []struct {
 		name string
 		open func(context.Context) error

@@ -121,7 +121,7 @@ func (e *Executor) prepare(ctx context.Context, c *container, s spec.Container) 
 			return fmt.Errorf("PID namespace: %w", err)
 		}
 	}
-	devices, err := p.devices(&s)
+	devices, err := p.devices(ctx, &s)
 	if err != nil {
 		return err
 	}
@@ -241,10 +241,10 @@ func (e *Executor) pidNamespaceOf(id string) (*os.File, error) {
 
 // devices looks the container's devices up. One with a place outside /dev
 // becomes a mount of its node.
-func (p *prepared) devices(s *spec.Container) ([]device, error) {
+func (p *prepared) devices(ctx context.Context, s *spec.Container) ([]device, error) {
 	var list []device
 	for _, wanted := range s.Devices {
-		d, err := lookUpDevice(wanted)
+		d, err := lookUpDevice(ctx, wanted)
 		if err != nil {
 			return nil, err
 		}

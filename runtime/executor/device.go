@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -10,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"cri-mini/internal/hostpath"
 	"cri-mini/runtime/cgroup"
 	"cri-mini/runtime/internal/mount"
 	"cri-mini/runtime/spec"
@@ -36,11 +38,14 @@ type device struct {
 // types are the bits of stat(2) for the kinds of nodes.
 var types = map[spec.DeviceKind]uint32{spec.CharacterDevice: unix.S_IFCHR, spec.BlockDevice: unix.S_IFBLK, spec.Pipe: unix.S_IFIFO}
 
-func lookUpDevice(d spec.Device) (device, error) {
+func lookUpDevice(ctx context.Context, d spec.Device) (device, error) {
 	found := device{Device: d, mode: types[d.Kind] | 0o666, rdev: unix.Mkdev(d.Major, d.Minor)}
 	if d.Kind == "" {
-		var st unix.Stat_t
-		if err := unix.Stat(d.HostPath, &st); err != nil {
+		st, err := hostpath.Ask(ctx, "device "+d.ContainerPath+": host path", d.HostPath, func() (st unix.Stat_t, err error) {
+			err = unix.Stat(d.HostPath, &st)
+			return st, err
+		}, nil)
+		if err != nil {
 			return device{}, wrongDevice(d, err)
 		}
 		if kind := st.Mode & unix.S_IFMT; kind != unix.S_IFCHR && kind != unix.S_IFBLK {

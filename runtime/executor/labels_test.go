@@ -31,7 +31,7 @@ func TestVolumeIsRelabelledAndWhatBelongsToTheNodeIsNot(t *testing.T) {
 	m := spec.Mount{Kind: spec.BindMount, Source: dir, Target: "/data"}
 	for _, asked := range []bool{false, true} {
 		m.Relabel = asked
-		tree, err := e.bind(t.Context(), m, label)
+		tree, _, err := e.bind(t.Context(), m, label)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -47,7 +47,7 @@ func TestVolumeIsRelabelledAndWhatBelongsToTheNodeIsNot(t *testing.T) {
 	before := labelOf("/etc")
 	for _, path := range []string{"/etc", link, "/usr/bin"} {
 		m.Source = path
-		if _, err := e.bind(t.Context(), m, label); err == nil || !strings.Contains(err.Error(), "not allowed") || !strings.Contains(err.Error(), path) {
+		if _, _, err := e.bind(t.Context(), m, label); err == nil || !strings.Contains(err.Error(), "not allowed") || !strings.Contains(err.Error(), path) {
 			t.Errorf("relabel %s: %v", path, err)
 		}
 	}
@@ -70,7 +70,7 @@ func TestFileSystemsOfALabelledContainerGetTheLabel(t *testing.T) {
 	for what, make := range map[string]func() error{
 		"/dev": func() error { _, err := devFolder(nil, false, nil, label); return err },
 		"tmpfs": func() error {
-			_, err := n.mount(t.Context(), spec.Mount{Kind: spec.TmpfsMount, Target: "/t", Size: 4096}, spec.Container{Rootfs: spec.Rootfs{Label: label}})
+			_, _, err := n.mount(t.Context(), spec.Mount{Kind: spec.TmpfsMount, Target: "/t", Size: 4096}, spec.Container{Rootfs: spec.Rootfs{Label: label}})
 			return err
 		},
 		"root file system": func() error {
@@ -80,7 +80,7 @@ func TestFileSystemsOfALabelledContainerGetTheLabel(t *testing.T) {
 		"/dev/shm": func() error { return n.shm(spec.Sandbox{Label: label}, files{}) },
 		"image": func() error {
 			volume := spec.Mount{Kind: spec.ImageMount, Target: "/i", Layers: []spec.Layer{busybox(t)}}
-			_, err := n.mount(t.Context(), volume, spec.Container{Rootfs: spec.Rootfs{Writable: filepath.Join(n.root, "i"), Label: label}})
+			_, _, err := n.mount(t.Context(), volume, spec.Container{Rootfs: spec.Rootfs{Writable: filepath.Join(n.root, "i"), Label: label}})
 			return err
 		},
 	} {

@@ -1,13 +1,33 @@
 package executor
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"cri-mini/internal/hostpath"
 )
+
+// logPatience is how long the file system of a log may take. A start that was
+// asked for has no other end.
+const logPatience = 10 * time.Second
+
+// openLogInTime is openLog on a file system that may not answer.
+func openLogInTime(ctx context.Context, root, path string) (*os.File, error) {
+	ctx, cancel := context.WithTimeout(ctx, logPatience)
+	defer cancel()
+	f, err := hostpath.Ask(ctx, "log_path", path, func() (*os.File, error) { return openLog(root, path) }, func(f *os.File) { f.Close() })
+	if silent := (*hostpath.SilentError)(nil); errors.As(err, &silent) {
+		return nil, fmt.Errorf("log_path: %w", err)
+	}
+	return f, err
+}
 
 // openLog opens a container's log for appending, and for a look at its end, and
 // makes the folders to it.

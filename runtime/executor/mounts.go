@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"cri-mini/internal/hostpath"
 	"cri-mini/runtime/internal/mount"
 	"cri-mini/runtime/spec"
 )
@@ -20,7 +21,7 @@ import (
 // which are folders.
 func (e *Executor) mounts(ctx context.Context, s spec.Container, made files) (folders []bool, err error) {
 	for i, m := range s.Mounts {
-		tree, err := e.mount(ctx, m, s)
+		tree, folder, err := e.mount(ctx, m, s)
 		if err != nil && m.Kind == spec.ImageMount {
 			return nil, &spec.VolumeError{Err: fmt.Errorf("mount %s: %w", m.Target, err)}
 		}
@@ -31,19 +32,15 @@ func (e *Executor) mounts(ctx context.Context, s spec.Container, made files) (fo
 			return nil, fmt.Errorf("mount %s: %w", m.Target, err)
 		}
 		made["mount"+strconv.Itoa(i)] = tree.File
-		folder, err := tree.IsFolder()
-		if err != nil {
-			return nil, fmt.Errorf("mount %s: %w", m.Target, err)
-		}
 		folders = append(folders, folder)
 	}
 	return folders, nil
 }
 
-func (e *Executor) mount(ctx context.Context, m spec.Mount, s spec.Container) (tree *mount.Tree, err error) {
+func (e *Executor) mount(ctx context.Context, m spec.Mount, s spec.Container) (tree *mount.Tree, folder bool, err error) {
 	switch m.Kind {
 	case spec.BindMount:
-		tree, err = e.bind(ctx, m, s.Rootfs.Label)
+		tree, folder, err = e.bind(ctx, m, s.Rootfs.Label)
 	case spec.ImageMount:
 		tree, err = e.imageVolume(m, s)
 	case spec.TmpfsMount:
@@ -52,13 +49,17 @@ func (e *Executor) mount(ctx context.Context, m spec.Mount, s spec.Container) (t
 		err = fmt.Errorf("kind %q", m.Kind)
 	}
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	if err := e.dress(tree, m); err != nil {
+	err = e.dress(tree, m)
+	if err == nil && m.Kind != spec.BindMount {
+		folder, err = tree.IsFolder()
+	}
+	if err != nil {
 		tree.Close()
-		return nil, err
+		return nil, false, err
 	}
-	return tree, nil
+	return tree, folder, nil
 }
 
 // tmpfs belongs to the root of the container.
@@ -74,43 +75,39 @@ func tmpfs(m spec.Mount, root spec.Rootfs) (*mount.Tree, error) {
 	return mount.New("tmpfs", 0, options...)
 }
 
-// bind clones a path of the host. The path may be on a server that does not
-// answer; then only this call gives up, at its deadline.
-func (e *Executor) bind(ctx context.Context, m spec.Mount, label string) (*mount.Tree, error) {
-	if err := checkPropagation(m); err != nil {
-		return nil, err
+// bind clones a path of the host, and tells whether it is a folder. The path may
+// be on a server that does not answer; then only this call gives up.
+func (e *Executor) bind(ctx context.Context, m spec.Mount, label string) (*mount.Tree, bool, error) {
+	type bound struct {
+		tree   *mount.Tree
+		folder bool
 	}
-	type result struct {
-		tree *mount.Tree
-		err  error
-	}
-	done := make(chan result, 1)
-	go func() {
-		tree, err := mount.Bind(m.Source, !m.Alone)
+	b, err := hostpath.Ask(ctx, "mount "+m.Target+": host path", m.Source, func() (b bound, err error) {
+		if err := checkPropagation(m); err != nil {
+			return b, err
+		}
+		if b.tree, err = mount.Bind(m.Source, !m.Alone); err != nil {
+			return b, err
+		}
+		b.folder, err = b.tree.IsFolder()
 		if err == nil && m.Relabel && label != "" {
-			if err = relabel(ctx, tree, m.Source, label); err != nil {
-				tree.Close()
-			}
+			err = relabel(ctx, b.tree, m.Source, label)
 		}
-		done <- result{tree, err}
-	}()
-	select {
-	case r := <-done:
-		if r.err != nil {
-			return nil, wrongMount(m, r.err)
+		if err != nil {
+			b.tree.Close()
 		}
-		return r.tree, nil
-	case <-ctx.Done():
-		go func() {
-			if r := <-done; r.tree != nil {
-				r.tree.Close()
-			}
-		}()
-		return nil, fmt.Errorf("host path %s does not answer: %w", m.Source, ctx.Err())
+		return b, err
+	}, func(b bound) { b.tree.Close() })
+	if err != nil {
+		return nil, false, wrongMount(m, err)
 	}
+	return b.tree, b.folder, nil
 }
 
 func wrongMount(m spec.Mount, err error) error {
+	if wrong := (*spec.InputError)(nil); errors.As(err, &wrong) {
+		return err
+	}
 	return &spec.InputError{Part: spec.InputMount, Name: m.Target, Value: m.Source, Err: err}
 }
 

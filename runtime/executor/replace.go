@@ -110,7 +110,7 @@ func (e *Executor) adopt(ctx context.Context, c *container) error {
 	opened["record"] = record
 	send = append(send, record)
 	if r.log != "" {
-		if log, err := openLog(r.logRoot, r.log); err == nil {
+		if log, err := openLogInTime(ctx, r.logRoot, r.log); err == nil {
 			opened["log"] = log
 			request.Task.Log = true
 			send = append(send, log)

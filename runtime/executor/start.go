@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cri-mini/internal/atomicfile"
+	"cri-mini/internal/hostpath"
 	"cri-mini/internal/undo"
 	"cri-mini/runtime/spawn"
 	"cri-mini/runtime/spec"
@@ -89,7 +90,7 @@ func (e *Executor) start(ctx context.Context, c *container, attach bool) (spec.S
 
 	parts := p.files.with(io.theirs)
 	parts["rootfs"] = c.rootfs.File
-	task, extra, closeExtra, err := e.taskFiles(p, io)
+	task, extra, closeExtra, err := e.taskFiles(ctx, p, io)
 	if err != nil {
 		return spec.Started{}, nil, err
 	}
@@ -193,7 +194,7 @@ func checked(program spawn.Program, answer *wire.Answer, got files) (*wire.Answe
 
 // taskFiles are the descriptors for the monitor's own use, in the order of
 // wire.TaskSpec, up to the terminal.
-func (e *Executor) taskFiles(p *prepared, io *streams) (wire.TaskSpec, []*os.File, func(), error) {
+func (e *Executor) taskFiles(ctx context.Context, p *prepared, io *streams) (wire.TaskSpec, []*os.File, func(), error) {
 	task := wire.TaskSpec{Cgroup: true, Record: true, StdinOnce: p.spec.StdinOnce}
 	opened := files{}
 	var list []*os.File
@@ -212,7 +213,7 @@ func (e *Executor) taskFiles(p *prepared, io *streams) (wire.TaskSpec, []*os.Fil
 	}
 	if err == nil && p.spec.LogPath != "" {
 		task.Log = true
-		log, e1 := openLog(p.spec.LogRoot, p.spec.LogPath)
+		log, e1 := openLogInTime(ctx, p.spec.LogRoot, p.spec.LogPath)
 		err = add("log", log, e1)
 	}
 	if err != nil {
@@ -236,12 +237,15 @@ func (e *Executor) taskFiles(p *prepared, io *streams) (wire.TaskSpec, []*os.Fil
 
 // ReopenLog makes the monitor continue in a new file.
 func (e *Executor) ReopenLog(ctx context.Context, id, path string) error {
-	_, before := os.Lstat(path)
 	root := ""
 	if r, err := e.running(id); err == nil {
 		root = r.logRoot
 	}
-	f, err := openLog(root, path)
+	var before error
+	f, err := hostpath.Ask(ctx, "log_path", path, func() (*os.File, error) {
+		_, before = os.Lstat(path)
+		return openLog(root, path)
+	}, func(f *os.File) { f.Close() })
 	if err != nil {
 		return err
 	}
