@@ -194,6 +194,9 @@ func (e *Executor) joinPID(s spec.Container, sb *sandbox, p *prepared) (err erro
 		if sb.files["pid"] == nil {
 			return errors.New("the sandbox has no shared one")
 		}
+		if err := e.awaitInit(s.Sandbox); err != nil {
+			return err
+		}
 		pid, err = dup(sb.files["pid"])
 	case spec.PIDNode:
 		pid, err = os.Open("/proc/self/ns/pid")

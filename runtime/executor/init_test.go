@@ -163,6 +163,27 @@ func TestNoSignalFromInsideEndsOurInit(t *testing.T) {
 	}
 }
 
+// An init that is slow to come up, as on a busy node, gets no signal too early.
+func TestNoContainerStartsBeforeTheInitIsReady(t *testing.T) {
+	n := newNode(t, spec.Sandbox{})
+	for i := range 10 {
+		id := "shared" + strconv.Itoa(i)
+		init, err := n.CreateSandbox(t.Context(), spec.Sandbox{ID: id, SharedPID: true, Cgroup: testGroup + "/" + id})
+		if err != nil {
+			t.Fatal(err)
+		}
+		unix.Kill(init.PID, unix.SIGSTOP)
+		time.AfterFunc(100*time.Millisecond, func() { unix.Kill(init.PID, unix.SIGCONT) })
+		n.run("a"+strconv.Itoa(i), "i=1; while [ $i -le 64 ]; do kill -$i 1; i=$((i+1)); done", func(s *spec.Container) { s.Sandbox, s.PID = id, spec.PIDPod })
+		if err := unix.Kill(init.PID, 0); err != nil {
+			t.Errorf("the init %d: %v", init.PID, err)
+		}
+		if err := n.RemoveSandbox(t.Context(), id); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestInitThatNeedsALinkerIsRefusedByName(t *testing.T) {
 	own := ownProgram
 	defer func() { ownProgram = own }()

@@ -8,6 +8,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -74,6 +77,34 @@ func (e *Executor) startInit(ctx context.Context, s spec.Sandbox, made files) (s
 	back.Keep()
 	return spec.Started{PID: int(answer.PID), At: answer.At}, nil
 }
+
+// awaitInit waits until the init of a sandbox has taken its signal handlers
+// away: before that a container's signal could end it. It ignores SIGCHLD last.
+// It came up while the sandbox was made; on a busy node that may not be over.
+func (e *Executor) awaitInit(sandbox string) error {
+	r, err := e.running(initID(sandbox))
+	if err != nil {
+		return err
+	}
+	for began := time.Now(); time.Since(began) < initPatience; time.Sleep(time.Millisecond) {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", r.pid))
+		if err != nil {
+			return fmt.Errorf("the init has ended: %w", err)
+		}
+		_, mask, _ := strings.Cut(string(text), "\nSigIgn:\t")
+		mask, _, _ = strings.Cut(mask, "\n")
+		ignored, err := strconv.ParseUint(mask, 16, 64)
+		if err != nil {
+			return fmt.Errorf("signals of the init: %w", err)
+		}
+		if ignored&(1<<(unix.SIGCHLD-1)) != 0 {
+			return nil
+		}
+	}
+	return fmt.Errorf("the init %d is not ready after %s", r.pid, initPatience)
+}
+
+const initPatience = 30 * time.Second
 
 // endInit ends the reaping init of a sandbox, and with it every process of
 // the shared namespace. A sandbox without one is fine.
