@@ -3,6 +3,7 @@ package stream
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -64,7 +65,7 @@ type spdySession struct {
 // startSPDY serves the streams that check lets pass, each told to opened. Both
 // must not block: they hold the frames that come after.
 func startSPDY(conn net.Conn, cancel context.CancelFunc, limits limits, check func(http.Header) error, opened func(*spdySession, *spdystream.Stream)) (*spdySession, error) {
-	library, err := spdystream.NewConnection(conn, true)
+	library, frames, err := newSPDY(conn)
 	if err != nil {
 		return nil, err
 	}
@@ -76,6 +77,9 @@ func startSPDY(conn net.Conn, cancel context.CancelFunc, limits limits, check fu
 	}()
 	go func() {
 		<-library.CloseChan() // the client has gone, or was idle for too long
+		if reason := frames.reason(); reason != "" {
+			slog.Warn("streaming connection ended by us", "client", conn.RemoteAddr(), "reason", reason)
+		}
 		cancel()
 		s.end()
 	}()
