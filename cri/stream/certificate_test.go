@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"io"
 	"log/slog"
 	"math/big"
@@ -16,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -184,4 +186,40 @@ func TestURLNamesAHostThatClientsCanReach(t *testing.T) {
 			t.Errorf("host %q at %s: %s, want %s", test.host, test.ip, got, test.want)
 		}
 	}
+}
+
+func TestHandshakesOutliveACertificateThatCannotBeRead(t *testing.T) {
+	noGoroutines(t)
+	dir := t.TempDir()
+	certificate, key := issue(t, dir, 1)
+	c, err := newCertificate(certificate, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, make := range map[string]func() error{
+		"a FIFO":             func() error { return syscall.Mkfifo(certificate, 0o600) },
+		"a file without end": func() error { return os.Symlink("/dev/zero", certificate) },
+		"a huge file": func() error {
+			return errors.Join(os.WriteFile(certificate, nil, 0o600), os.Truncate(certificate, 1<<40))
+		},
+	} {
+		if err := errors.Join(os.Remove(certificate), make()); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		served := inBackground(func() *tls.Certificate { pair, _ := c.get(nil); return pair })
+		select {
+		case pair := <-served:
+			if pair != c.loaded.Load() || pair == nil {
+				t.Errorf("%s: the pair that worked is not served", what)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%s holds the handshake", what)
+		}
+	}
+}
+
+func inBackground[T any](do func() T) <-chan T {
+	done := make(chan T, 1)
+	go func() { done <- do() }()
+	return done
 }
