@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -46,36 +47,119 @@ func dialLoopback(ctx context.Context, port int32) (*net.TCPConn, error) {
 }
 
 // dialIn connects from another network namespace. A socket belongs to the
-// namespace of the thread that made it, whoever uses it later; with a literal
-// address the dialer makes it in the calling goroutine.
+// namespace of the thread that made it, whoever uses it later: so only that is
+// done by a thread of ours, and nobody has to wait in one. A thousand forwards
+// to a port that does not answer would otherwise be a thousand threads, and at
+// ten thousand Go gives up the program.
 func dialIn(ctx context.Context, ns *os.File, port int32) (*net.TCPConn, error) {
-	type result struct {
-		conn *net.TCPConn
-		err  error
+	conn, first := connectIn(ctx, ns, unix.AF_INET, &unix.SockaddrInet4{Port: int(port), Addr: [4]byte{127, 0, 0, 1}})
+	if first == nil {
+		return conn, nil
 	}
-	done := make(chan result, 1)
-	go func() {
-		goruntime.LockOSThread()
-		home, err := os.Open("/proc/thread-self/ns/net")
-		if err != nil {
-			goruntime.UnlockOSThread()
-			done <- result{err: fmt.Errorf("own network namespace: %w", err)}
-			return
+	conn, err := connectIn(ctx, ns, unix.AF_INET6, &unix.SockaddrInet6{Port: int(port), Addr: [16]byte{15: 1}})
+	if err != nil {
+		return nil, first
+	}
+	return conn, nil
+}
+
+func connectIn(ctx context.Context, ns *os.File, family int, to unix.Sockaddr) (*net.TCPConn, error) {
+	fd, err := socketIn(ns, family)
+	if err != nil {
+		return nil, err
+	}
+	file := os.NewFile(uintptr(fd), "tcp") // it does not block: the runtime's poller waits for it
+	defer file.Close()
+	if deadline, ok := ctx.Deadline(); ok {
+		if err := file.SetWriteDeadline(deadline); err != nil {
+			return nil, err
 		}
-		defer home.Close()
-		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-			goruntime.UnlockOSThread()
-			done <- result{err: fmt.Errorf("enter the pod's network namespace: %w", err)}
-			return
+	}
+	stop := context.AfterFunc(ctx, func() { file.SetWriteDeadline(time.Unix(1, 0)) })
+	defer stop()
+	raw, err := file.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	begun := false
+	var failed error
+	err = raw.Write(func(fd uintptr) (done bool) {
+		if !begun {
+			begun = true
+			failed = unix.Connect(int(fd), to)
+			return failed != unix.EINPROGRESS
 		}
-		conn, err := dialLoopback(ctx, port)
-		// A thread that cannot go home stays locked, and ends with this
-		// goroutine; nothing else may run on it.
-		if unix.Setns(int(home.Fd()), unix.CLONE_NEWNET) == nil {
-			goruntime.UnlockOSThread()
-		}
-		done <- result{conn, err}
-	}()
-	r := <-done
-	return r.conn, r.err
+		failed = connected(int(fd))
+		return failed != unix.EINPROGRESS
+	})
+	if err = cmp.Or(failed, err); err != nil {
+		return nil, fmt.Errorf("connect to %s in the pod: %w", destination(to), orDone(ctx, err))
+	}
+	conn, err := net.FileConn(file)
+	if err != nil {
+		return nil, err
+	}
+	return conn.(*net.TCPConn), nil
+}
+
+// connected says how a connect(2) that was begun has ended.
+func connected(fd int) error {
+	code, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	if err != nil {
+		return err
+	}
+	if code != 0 {
+		return unix.Errno(code)
+	}
+	if _, err := unix.Getpeername(fd); err == unix.ENOTCONN {
+		return unix.EINPROGRESS
+	}
+	return nil
+}
+
+func destination(a unix.Sockaddr) string {
+	switch a := a.(type) {
+	case *unix.SockaddrInet4:
+		return net.JoinHostPort(net.IP(a.Addr[:]).String(), strconv.Itoa(a.Port))
+	case *unix.SockaddrInet6:
+		return net.JoinHostPort(net.IP(a.Addr[:]).String(), strconv.Itoa(a.Port))
+	}
+	return ""
+}
+
+func orDone(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
+}
+
+// visits is how many threads may be in namespaces of pods at a time, each for
+// microseconds.
+var visits = make(chan struct{}, 8)
+
+// socketIn makes a socket in a network namespace.
+func socketIn(ns *os.File, family int) (int, error) {
+	visits <- struct{}{}
+	defer func() { <-visits }()
+	goruntime.LockOSThread()
+	home, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		goruntime.UnlockOSThread()
+		return -1, fmt.Errorf("own network namespace: %w", err)
+	}
+	defer home.Close()
+	if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+		goruntime.UnlockOSThread()
+		return -1, fmt.Errorf("enter the pod's network namespace: %w", err)
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
+		// Never seen, and nothing may go on in another's network: the caller's
+		// goroutine keeps the lock, and the thread ends with it.
+		unix.Close(fd)
+		return -1, fmt.Errorf("leave the pod's network namespace: %w", back)
+	}
+	goruntime.UnlockOSThread()
+	return fd, err
 }

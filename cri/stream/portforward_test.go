@@ -1,6 +1,8 @@
 package stream
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -218,5 +220,70 @@ func TestForwardsEndWithTheirClient(t *testing.T) {
 			_, err := conn.Write([]byte("x"))
 			return err != nil
 		})
+	}
+}
+
+// A port whose queue is full answers nobody; waiting for it must cost no thread.
+func TestDialsThatNobodyAnswersCostNoThreads(t *testing.T) {
+	ns, l := podNetwork(t, func() net.Listener {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err == nil {
+			err = unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})
+		}
+		if err == nil {
+			err = unix.Listen(fd, 0)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		file := os.NewFile(uintptr(fd), "listener")
+		defer file.Close()
+		l, err := net.FileListener(file)
+		if err != nil {
+			t.Error(err)
+		}
+		return l
+	})
+	port := int32(l.Addr().(*net.TCPAddr).Port)
+	threads := func() int {
+		entries, err := os.ReadDir("/proc/self/task")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(entries)
+	}
+	before := threads()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	const dials = 300
+	ended := make(chan error, dials)
+	for range dials {
+		go func() {
+			conn, err := dialIn(ctx, ns, port)
+			if err == nil {
+				defer conn.Close()
+				<-ctx.Done() // it keeps its place in the queue
+			}
+			ended <- err
+		}()
+	}
+	time.Sleep(time.Second)
+	if now := threads(); now > before+30 {
+		t.Errorf("%d threads with %d dials, %d before", now, dials, before)
+	}
+	cancel()
+	canceled := 0
+	for range dials {
+		select {
+		case err := <-ended:
+			if errors.Is(err, context.Canceled) {
+				canceled++
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatal("a dial does not end with its caller")
+		}
+	}
+	if canceled < dials-10 {
+		t.Errorf("%d of %d dials were waiting, want nearly all: the queue was not full", canceled, dials)
 	}
 }

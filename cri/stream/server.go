@@ -99,7 +99,9 @@ func Listen(config Config) (*Server, error) {
 	s.http = &http.Server{
 		Handler:           s,
 		ConnContext:       connContext,
-		ReadHeaderTimeout: 30 * time.Second,
+		ConnState:         newWaiting().changed,
+		ReadHeaderTimeout: 10 * time.Second,
+		MaxHeaderBytes:    16 << 10,
 		IdleTimeout:       30 * time.Second,
 		TLSConfig:         s.tls,
 		// A connection cannot be taken over from HTTP/2.
