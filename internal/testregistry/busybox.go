@@ -10,7 +10,7 @@ import (
 )
 
 // applets are the commands of busybox that the layer has.
-const applets = "sh cat sleep echo ls id ps head nc wget httpd true false mkdir ln mv rm touch stat stty printf test seq mount kill readlink env tr wc dd df"
+const applets = "sh cat sleep echo ls id ps head nc wget httpd true false mkdir ln mv rm touch stat stty printf test seq mount kill readlink env tr wc dd df tty hostname"
 
 // Accounts is the /etc/passwd of the layer.
 const Accounts = "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home:/bin/sh\n"

@@ -149,10 +149,10 @@ func TestDevicesThatCannotBeHadAreRefused(t *testing.T) {
 		p.badContainer("missing node", codes.InvalidArgument, cdi("vendor.test/gone=g"), "CDI_devices[0].name", dir+"/gone.yaml", "/dev/gone", "no such file"),
 		p.badContainer("missing library", codes.InvalidArgument, cdi("vendor.test/mount=m"), "/lib/x", "/no/such/lib", "no such file"),
 		p.badContainer("two files", codes.InvalidArgument, cdi("vendor.test/two=t"), dir+"/a.yaml", dir+"/b.yaml"),
-		p.badContainer("permissions", codes.InvalidArgument, device("/dev/zero", "/dev/x", "rx"), "devices.permissions", `"rx"`),
-		p.badContainer("no permissions", codes.InvalidArgument, device("/dev/zero", "/dev/x", ""), "devices.permissions"),
-		p.badContainer("terminal", codes.InvalidArgument, device("/dev/zero", "/dev/pts/7", "r"), "devices.container_path", "/dev/pts/7"),
-		p.badContainer("another null", codes.InvalidArgument, device("/dev/zero", "/dev/null", "r"), "devices.container_path", "/dev/null"),
+		p.badContainer("permissions", codes.InvalidArgument, device("/dev/zero", "/dev/x", "rx"), "devices[0].permissions", `"rx"`),
+		p.badContainer("no permissions", codes.InvalidArgument, device("/dev/zero", "/dev/x", ""), "devices[0].permissions"),
+		p.badContainer("terminal", codes.InvalidArgument, device("/dev/zero", "/dev/pts/7", "r"), "devices[0].container_path", "/dev/pts/7"),
+		p.badContainer("another null", codes.InvalidArgument, device("/dev/zero", "/dev/null", "r"), "devices[0].container_path", "/dev/null"),
 		p.badContainer("device in a device", codes.InvalidArgument, func(c *criapi.ContainerConfig) {
 			c.Devices = []*criapi.Device{{HostPath: "/dev/zero", ContainerPath: "/dev/a", Permissions: "r"}, {HostPath: "/dev/zero", ContainerPath: "/dev/a/b", Permissions: "r"}}
 		}, "/dev/a/b"),
