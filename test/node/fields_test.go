@@ -219,6 +219,7 @@ func TestContainerWithTTYHasATerminal(t *testing.T) {
 	if log := readFile(t, c.log); !strings.Contains(log, " stdout F said hello") || strings.Contains(log, " stderr ") {
 		t.Errorf("a terminal is one stream, and the log has %s", log)
 	}
+	talk.close() // the daemon waits for its client to leave
 	p.remove()
 	check()
 }
