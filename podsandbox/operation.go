@@ -120,10 +120,12 @@ func (o *operations) leave(ctx context.Context, op *operation, joined bool) erro
 	if !joined {
 		return fmt.Errorf("%w, and being taken back: %s: %w", ErrBusy, op, ctx.Err())
 	}
+	// Before the end of the work, which by then waits for nothing any more.
+	err := fmt.Errorf("%s: %w", op, ctx.Err())
 	if op.callers--; op.callers == 0 {
 		op.cancel(nil)
 	}
-	return fmt.Errorf("%s: %w", op, ctx.Err())
+	return err
 }
 
 // abandon cancels the operations whose key begins with prefix and waits until

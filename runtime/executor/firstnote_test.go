@@ -1,9 +1,11 @@
 package executor
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"cri-mini/runtime/spec"
 )
@@ -42,5 +44,18 @@ func TestDaemonThatDiedRightAfterAStartFindsIt(t *testing.T) {
 	}
 	if left, _ := os.ReadDir(filepath.Join(n.root, tasksDir)); len(left) > 0 {
 		t.Errorf("notes left: %v", left)
+	}
+}
+
+// A daemon that heard nothing of a start does not know what to kill.
+func TestContainerWhoseStartNobodyHeardOfIsRemoved(t *testing.T) {
+	n := newNode(t, spec.Sandbox{})
+	s := n.container("a", nil, "sleep", "100")
+	n.start(s)
+	n.Executor.container("a").close()
+	soon, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := n.Remove(soon, s); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -83,6 +83,14 @@ func (e *Executor) killGroup(path string) error {
 	return group.Kill()
 }
 
+// endGroup is killGroup for a group that may be gone.
+func (e *Executor) endGroup(path string) error {
+	if err := e.killGroup(path); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
 // removeGroup ends what is in a group and removes it. One that is gone is fine.
 func (e *Executor) removeGroup(ctx context.Context, path string) error {
 	if path == "" {

@@ -141,13 +141,7 @@ func (e *Executor) killInit(ctx context.Context, id, group string) error {
 		}
 	}
 	e.container(id).close() // before the monitor forgets it, or its successor gets it
-	kill := func() error {
-		if err := e.killGroup(group); !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-		return nil
-	}
-	if err := e.forget(ctx, id, kill); err != nil {
+	if err := e.forget(ctx, id, func() error { return e.endGroup(group) }); err != nil {
 		return err
 	}
 	e.mu.Lock()

@@ -77,7 +77,9 @@ func (e *Executor) Remove(ctx context.Context, s spec.Container) error {
 	}
 	// Closed before the monitor forgets it, or its successor gets it.
 	e.container(s.ID).close()
-	if err := e.forget(ctx, s.ID, func() error { return nil }); err != nil {
+	// One that an earlier daemon asked for, and whose answer nobody heard, is
+	// killed only here.
+	if err := e.forget(ctx, s.ID, func() error { return e.endGroup(s.Cgroup) }); err != nil {
 		return err
 	}
 	e.mu.Lock()

@@ -21,6 +21,7 @@ func (e *Executor) replaceMonitor() {
 	for wait := 10 * time.Millisecond; !e.isClosed(); wait = min(2*wait, 5*time.Second) {
 		err := e.tryReplace(context.Background())
 		if err == nil {
+			e.log.Info("the new monitor has taken over", "pid", e.monitor.pid())
 			return
 		}
 		e.log.Error("cannot replace the monitor, trying again", "err", err)

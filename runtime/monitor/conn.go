@@ -24,6 +24,13 @@ func (c *conn) ready(m *Monitor, _ uint32) {
 		c.close(m)
 		return
 	}
+	if c.left() {
+		// A daemon that died while its request was on the way. The next one
+		// has made up its mind about what this is about without it.
+		wire.CloseAll(files)
+		c.close(m)
+		return
+	}
 	r, err := wire.DecodeRequest(body)
 	if err != nil {
 		wire.CloseAll(files)
@@ -31,6 +38,13 @@ func (c *conn) ready(m *Monitor, _ uint32) {
 		return
 	}
 	c.do(m, r, files)
+}
+
+// left tells whether nobody holds the other end any more.
+func (c *conn) left() bool {
+	end := []unix.PollFd{{Fd: int32(c.fd)}}
+	n, err := unix.Poll(end, 0)
+	return err == nil && n > 0 && end[0].Revents&unix.POLLHUP != 0
 }
 
 // do carries out a request. The descriptors are its own from here on.
@@ -54,8 +68,12 @@ func (c *conn) do(m *Monitor, r *wire.Request, files []int) {
 	case wire.Hello:
 		c.answer(m, wire.Answer{Version: wire.Version, PID: int32(unix.Getpid()), Failed: -1}, nil)
 	case wire.Watch:
-		c.answer(m, wire.Answer{Failed: -1, Tasks: m.list()}, nil)
-		m.watchers[c] = true
+		m.spawners.after(m.births(), func() {
+			c.answer(m, wire.Answer{Failed: -1, Tasks: m.list()}, nil)
+			if !c.gone {
+				m.watchers[c] = true
+			}
+		})
 	case wire.Fetch:
 		p := m.pins[r.ID]
 		if p == nil {
@@ -144,7 +162,7 @@ func (c *conn) spawn(m *Monitor, r *wire.Request, files []int) {
 	if !r.Task.Bound {
 		m.tasks[r.ID] = t
 	}
-	m.spawners.run(&job{spawn: s, image: r.Image, cgroup: t.cgroup, then: func(result spawn.Result) {
+	m.spawners.run(&job{spawn: s, image: r.Image, cgroup: t.cgroup, asked: c, then: func(result spawn.Result) {
 		wire.CloseAll(files[:r.Task.Files])
 		c.spawned(m, t, result)
 	}})
@@ -246,6 +264,18 @@ func (m *Monitor) pin(r *wire.Request, files []int) error {
 	}
 	m.pins[r.ID] = &pin{names: r.Names, files: files}
 	return nil
+}
+
+// births are the spawns of daemons that are gone. Whoever asks for all tasks is
+// to see how they end.
+func (m *Monitor) births() map[*job]bool {
+	found := map[*job]bool{}
+	for j := range m.spawners.busy {
+		if j.asked.gone || j.asked.left() {
+			found[j] = true
+		}
+	}
+	return found
 }
 
 func (m *Monitor) list() []wire.Task {

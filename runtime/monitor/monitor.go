@@ -189,6 +189,7 @@ const orphanLimit = time.Minute
 // check does what waits for a time rather than for a descriptor.
 func (m *Monitor) check(now time.Time) {
 	m.spawners.abandonOld(now)
+	m.spawners.catchUp(now)
 	m.acceptor.check(m, now)
 	if now.Sub(m.reaped) >= orphanLimit {
 		m.reapOrphans()

@@ -2,7 +2,9 @@ package monitor
 
 import (
 	"encoding/binary"
+	"maps"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,6 +17,10 @@ import (
 // hangs longer, on a dead server or stopped from inside, is killed.
 const spawnLimit = 30 * time.Second
 
+// birthLimit is how long an answer waits for spawns that began before it: most
+// take milliseconds, and one that hangs must not keep a daemon from starting.
+const birthLimit = 2 * time.Second
+
 // idleSpawners is how many threads wait when nothing is to be done.
 const idleSpawners = 2
 
@@ -25,6 +31,7 @@ type spawners struct {
 	done event
 	idle int
 	busy map[*job]bool
+	late []*waiting
 
 	mu       sync.Mutex // guards finished
 	finished []*job
@@ -35,6 +42,7 @@ type job struct {
 	spawn  *spawn.Spawn
 	image  *spawn.Image
 	cgroup int
+	asked  *conn // by whom
 	since  time.Time
 	result spawn.Result
 	then   func(spawn.Result) // called by the loop
@@ -49,7 +57,35 @@ func newSpawners() (*spawners, error) {
 	return s, err
 }
 
+// waiting is work that is done after some spawns have ended.
+type waiting struct {
+	jobs  map[*job]bool
+	since time.Time
+	then  func() // called by the loop
+}
+
 func (s *spawners) running() int { return len(s.busy) }
+
+// after calls then when jobs have ended, or birthLimit has passed.
+func (s *spawners) after(jobs map[*job]bool, then func()) {
+	if len(jobs) == 0 {
+		then()
+		return
+	}
+	s.late = append(s.late, &waiting{jobs: jobs, since: time.Now(), then: then})
+}
+
+// catchUp does what no longer has to wait.
+func (s *spawners) catchUp(now time.Time) {
+	s.late = slices.DeleteFunc(s.late, func(w *waiting) bool {
+		maps.DeleteFunc(w.jobs, func(j *job, _ bool) bool { return !s.busy[j] })
+		over := len(w.jobs) == 0 || now.Sub(w.since) >= birthLimit
+		if over {
+			w.then()
+		}
+		return over
+	})
+}
 
 // run hands a job to a thread.
 func (s *spawners) run(j *job) {
@@ -94,6 +130,7 @@ func (s *spawners) ready(_ *Monitor, _ uint32) {
 		j.spawn.Close()
 		j.then(j.result)
 	}
+	s.catchUp(time.Now())
 }
 
 func (s *spawners) abandonOld(now time.Time) {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -173,14 +174,19 @@ func (d *daemon) monitor() int {
 	return 0
 }
 
-// killMonitor returns when the next one runs.
+// killMonitor returns when the next one holds all that is held twice. Until
+// then a death of the daemon would be one of both.
 func (d *daemon) killMonitor() {
 	d.t.Helper()
-	old := d.monitor()
+	takenOver := func() int { return strings.Count(readFile(d.t, d.log()), "the new monitor has taken over") }
+	old, before := d.monitor(), takenOver()
+	if old == 0 {
+		d.t.Fatal("no monitor runs")
+	}
 	if err := syscall.Kill(old, syscall.SIGKILL); err != nil {
 		d.t.Fatalf("kill monitor %d: %v", old, err)
 	}
-	eventually(d.t, "a new monitor", func() bool { pid := d.monitor(); return pid != 0 && pid != old })
+	eventually(d.t, "a new monitor", func() bool { return takenOver() > before })
 }
 
 // stopAll ends the instance with its pods and its monitor.
@@ -215,6 +221,8 @@ func (d *daemon) run(args ...string) (string, error) {
 	return string(out), err
 }
 
+var keepLogs = flag.String("logs", "", "`folder` in which the whole log of a daemon is kept whose test fails")
+
 func (d *daemon) showLog() {
 	text, err := os.ReadFile(d.log())
 	if err != nil {
@@ -222,6 +230,12 @@ func (d *daemon) showLog() {
 	}
 	if more, err := os.ReadFile(filepath.Join(d.state, "state/monitor.log")); err == nil {
 		text = append(text, more...)
+	}
+	if *keepLogs != "" {
+		name := filepath.Join(*keepLogs, strings.ReplaceAll(d.t.Name(), "/", "-")+time.Now().Format("-150405.log"))
+		if err := os.WriteFile(name, text, 0o600); err != nil {
+			d.t.Error(err)
+		}
 	}
 	var told []string
 	for line := range strings.Lines(string(text)) {

@@ -72,9 +72,7 @@ func (a *actor) play() {
 		default:
 		}
 		a.step()
-		if a.contest.pods.Load() >= int64(*modelPods) {
-			a.end()
-		}
+		a.enough()
 	}
 }
 

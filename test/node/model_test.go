@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -41,8 +40,10 @@ type contest struct {
 	races    atomic.Int64 // pairs of different calls at a time
 	seen     atomic.Int64 // comparisons with lists and statuses
 
-	over chan struct{} // closed when there were enough pods, or a disagreement
+	over chan struct{} // closed when there were enough pods and kills, or a disagreement
 	once sync.Once
+
+	disturbed atomic.Bool // by each kind of kill
 
 	// disturbances counts the beginnings and ends of kills: while it is odd, or
 	// when it changed, an error may come from that.
@@ -50,6 +51,13 @@ type contest struct {
 }
 
 func (c *contest) end() { c.once.Do(func() { close(c.over) }) }
+
+// enough ends the contest when it has shown what it is for.
+func (c *contest) enough() {
+	if c.pods.Load() >= int64(*modelPods) && c.disturbed.Load() {
+		c.end()
+	}
+}
 
 // TestNodeDoesWhatTheModelDoes has actors make random calls, good and bad,
 // cut off, repeated and at the same time, while daemon and monitor are killed.
@@ -78,7 +86,7 @@ func TestNodeDoesWhatTheModelDoes(t *testing.T) {
 	for _, a := range actors {
 		running.Go(a.play)
 	}
-	restarts, monitors := c.disturb(rand.New(rand.NewPCG(seed, modelActors)))
+	done := c.disturb(rand.New(rand.NewPCG(seed, modelActors)))
 	running.Wait()
 	took := time.Since(began)
 	for _, a := range actors {
@@ -92,14 +100,14 @@ func TestNodeDoesWhatTheModelDoes(t *testing.T) {
 	}
 	t.Logf("seed %d: %d pods, %d calls in %s; %d cut off, %d retries, %d repeated at once, %d pairs at once, %d comparisons, %d events; %d restarts of the daemon, %d deaths of the monitor",
 		seed, c.pods.Load(), c.calls.Load(), took.Round(time.Millisecond), c.cuts.Load(), c.retries.Load(), c.repeated.Load(), c.races.Load(),
-		c.seen.Load(), c.watch.count(), restarts, monitors)
+		c.seen.Load(), c.watch.count(), done[daemonKilled]+done[daemonAsked], done[monitorKilled])
 	if t.Failed() {
 		return
 	}
 	for _, what := range []struct {
 		name string
 		n    int64
-	}{{"cut off", c.cuts.Load()}, {"repeated", c.repeated.Load()}, {"at the same time", c.races.Load()}, {"restarts", int64(restarts)}} {
+	}{{"cut off", c.cuts.Load()}, {"repeated", c.repeated.Load()}, {"at the same time", c.races.Load()}} {
 		if what.n == 0 {
 			t.Errorf("nothing was %s: the test does not do what it says", what.name)
 		}
@@ -118,41 +126,51 @@ func (d *daemon) sharedLife() {
 	p.remove()
 }
 
+// disturbance is how a process of the node ends.
+type disturbance int
+
+const (
+	daemonKilled disturbance = iota
+	daemonAsked
+	monitorKilled
+	disturbanceKinds
+)
+
 // disturb ends the daemon, by SIGKILL or SIGTERM, and rarely the monitor, until
-// the contest is over.
-func (c *contest) disturb(random *rand.Rand) (restarts, monitors int) {
+// the contest is over. It begins with one of each, so that the fastest node has
+// met all of them.
+func (c *contest) disturb(random *rand.Rand) (done [disturbanceKinds]int) {
+	first := random.Perm(int(disturbanceKinds))
 	for {
 		select {
 		case <-c.over:
-			return restarts, monitors
+			return done
 		case <-time.After(time.Duration(300+random.IntN(1500)) * time.Millisecond):
 		}
-		c.disturbances.Add(1)
-		switch dice := random.IntN(10); {
-		case dice < 1:
-			c.d.killMonitor()
-			monitors++
-			time.Sleep(300 * time.Millisecond) // until the daemon has handed over all
-		case dice < 4:
-			if err := c.d.process.Process.Signal(syscall.SIGTERM); err != nil {
-				c.d.t.Errorf("end the daemon: %v", err)
-			}
-			select {
-			case err := <-c.d.ended:
-				if err != nil {
-					c.d.t.Errorf("the daemon, told to end: %v", err)
-				}
-			case <-time.After(patience):
-				c.d.t.Errorf("the daemon still runs %s after SIGTERM", patience)
-				c.d.kill()
-			}
-			c.d.serve()
-			restarts++
-		default:
-			c.d.restart()
-			restarts++
+		kind := []disturbance{monitorKilled, daemonAsked, daemonAsked, daemonAsked, daemonKilled}[min(random.IntN(10), 4)]
+		if len(first) > 0 {
+			kind, first = disturbance(first[0]), first[1:]
 		}
 		c.disturbances.Add(1)
+		c.meet(kind)
+		c.disturbances.Add(1)
+		done[kind]++
+		if len(first) == 0 {
+			c.disturbed.Store(true)
+		}
+	}
+}
+
+// meet returns when the node is whole again.
+func (c *contest) meet(kind disturbance) {
+	switch kind {
+	case daemonKilled:
+		c.d.restart()
+	case daemonAsked:
+		c.d.terminate()
+		c.d.serve()
+	case monitorKilled:
+		c.d.killMonitor()
 	}
 }
 

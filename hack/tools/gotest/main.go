@@ -105,12 +105,13 @@ type report struct {
 	failed []string            // packages with their tests
 	skips  []string            // the same with reasons
 	output map[string][]string // lines of a package's or test's output
+	words  map[string][]string // what failed tests said first
 	broken map[string]bool     // packages with a failed test
 	tested map[string]bool     // packages with a test that has run
 }
 
 func newReport(out io.Writer) *report {
-	return &report{out: out, output: map[string][]string{}, broken: map[string]bool{}, tested: map[string]bool{}}
+	return &report{out: out, output: map[string][]string{}, words: map[string][]string{}, broken: map[string]bool{}, tested: map[string]bool{}}
 }
 
 func (r *report) read(stream io.Reader) error {
@@ -159,6 +160,7 @@ func (r *report) finishTest(e event, output string) {
 		r.passed++
 	case "fail":
 		r.fail(e)
+		r.words[e.Package+" "+e.Test] = firstWords(output)
 		fmt.Fprint(r.out, output)
 	case "skip":
 		reason := skipReason(output)
@@ -192,6 +194,24 @@ func (r *report) finishPackage(e event, output []string) {
 	}
 }
 
+// firstWords gives the beginnings of the first lines that a test logged: whoever
+// sees only the end of a long output is to know what went wrong.
+func firstWords(output string) []string {
+	const lines, length = 6, 400
+	var words []string
+	for line := range strings.Lines(output) {
+		line = strings.TrimSpace(line)
+		if len(words) == 0 && !entry.MatchString(line) || strings.HasPrefix(line, "--- ") {
+			continue
+		}
+		if len(words) == lines {
+			break
+		}
+		words = append(words, line[:min(len(line), length)])
+	}
+	return words
+}
+
 // end repeats what may have scrolled away.
 func (r *report) end() string {
 	var text strings.Builder
@@ -201,6 +221,9 @@ func (r *report) end() string {
 	}
 	for _, name := range r.failed {
 		fmt.Fprintf(&text, "FAIL  %s\n", name)
+		for _, line := range r.words[name] {
+			fmt.Fprintf(&text, "      %s\n", line)
+		}
 	}
 	return text.String()
 }

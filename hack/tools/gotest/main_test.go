@@ -75,7 +75,7 @@ func TestRunFailsForASkipThatIsNotTyped(t *testing.T) {
 		`t.Run("sub", func(t *testing.T) { t.Skip("later") })`:  "1 1 0\nFAIL  example.test TestIt/sub\n",
 		`t.Log("kernel feature missing: x"); t.SkipNow()`:       "0 0 1\nSKIP  example.test TestIt: kernel feature missing: x\n",
 		`t.Log("kernel feature missing: x"); t.Skip("because")`: "0 1 0\nFAIL  example.test TestIt\n",
-		`t.Fatal("kernel feature missing: x")`:                  "0 1 0\nFAIL  example.test TestIt\n",
+		`t.Fatal("kernel feature missing: x")`:                  "0 1 0\nFAIL  example.test TestIt\n      a_test.go:6: kernel feature missing: x\n",
 		"}\n\nfunc TestMain(*testing.M) {":                      "0 1 0\nFAIL  example.test\n",
 	} {
 		dir := t.TempDir()
