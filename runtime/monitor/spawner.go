@@ -2,7 +2,6 @@ package monitor
 
 import (
 	"encoding/binary"
-	"maps"
 	"runtime"
 	"slices"
 	"sync"
@@ -78,7 +77,11 @@ func (s *spawners) after(jobs map[*job]bool, then func()) {
 // catchUp does what no longer has to wait.
 func (s *spawners) catchUp(now time.Time) {
 	s.late = slices.DeleteFunc(s.late, func(w *waiting) bool {
-		maps.DeleteFunc(w.jobs, func(j *job, _ bool) bool { return !s.busy[j] })
+		for j := range w.jobs {
+			if !s.busy[j] {
+				delete(w.jobs, j)
+			}
+		}
 		over := len(w.jobs) == 0 || now.Sub(w.since) >= birthLimit
 		if over {
 			w.then()
