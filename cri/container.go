@@ -93,12 +93,15 @@ func (s *Server) ContainerStatus(_ context.Context, r *criapi.ContainerStatusReq
 	status := c.Status()
 	answer := &criapi.ContainerStatusResponse{Status: containerStatus(status)}
 	if r.Verbose {
-		answer.Info, err = verbose(map[string]any{"info": map[string]any{
-			"pid":         status.PID,
-			"sandboxID":   status.Sandbox,
-			"config":      status.Config,
-			"runtimeSpec": status.Spec,
-		}})
+		answer.Info, err = verbose(map[string]any{
+			"info": map[string]any{
+				"pid":         status.PID,
+				"sandboxID":   status.Sandbox,
+				"config":      status.Config,
+				"runtimeSpec": status.Spec,
+			},
+			"why": c.Why(),
+		})
 		if err != nil {
 			return nil, rpcError(err)
 		}

@@ -332,6 +332,8 @@ func TestVerboseAnswersHaveTheKeysThatToolsRead(t *testing.T) {
 		want []string
 	}{
 		{p.Info, "info", []string{"pid", "config", "runtimeSpec"}},
+		{p.Info, "why", []string{"State", "Since", "Because", "Entries"}},
+		{c.Info, "why", []string{"State", "Since", "Because", "Entries"}},
 		{c.Info, "info", []string{"pid", "sandboxID", "config", "runtimeSpec"}},
 		{i.Info, "info", []string{"config", "layers"}},
 		{s.Info, "config", []string{"rootDir", "stateDir", "cgroupDriver"}},

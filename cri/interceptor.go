@@ -17,7 +17,7 @@ import (
 // intercept watches calls of one answer.
 func intercept(log *slog.Logger) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, request any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (answer any, err error) {
-		ctx, cancel := inTime(ctx)
+		ctx, cancel := inTime(asked(ctx, info.FullMethod))
 		defer cancel()
 		err = watch(ctx, log, info.FullMethod, func() (err error) {
 			answer, err = next(ctx, request)

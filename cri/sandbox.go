@@ -52,11 +52,14 @@ func (s *Server) PodSandboxStatus(_ context.Context, r *criapi.PodSandboxStatusR
 	status := sandbox.Status()
 	answer := &criapi.PodSandboxStatusResponse{Status: sandboxStatus(status)}
 	if r.Verbose {
-		answer.Info, err = verbose(map[string]any{"info": map[string]any{
-			"pid":         status.PID, // of the init of a shared PID namespace
-			"config":      status.Config,
-			"runtimeSpec": status.Spec,
-		}})
+		answer.Info, err = verbose(map[string]any{
+			"info": map[string]any{
+				"pid":         status.PID, // of the init of a shared PID namespace
+				"config":      status.Config,
+				"runtimeSpec": status.Spec,
+			},
+			"why": sandbox.Why(),
+		})
 		if err != nil {
 			return nil, rpcError(err)
 		}

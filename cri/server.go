@@ -67,7 +67,7 @@ func (s *Server) Serve(listener net.Listener, log *slog.Logger) (serve func() er
 	)
 	criapi.RegisterRuntimeServiceServer(g, s)
 	criapi.RegisterImageServiceServer(g, s)
-	return func() error { return g.Serve(listener) }, func() {
+	return func() error { return g.Serve(callers{listener}) }, func() {
 		endStreams()
 		cut := time.AfterFunc(stopPatience, g.Stop)
 		defer cut.Stop()

@@ -13,6 +13,7 @@ import (
 
 	"cri-mini/internal/passwd"
 	"cri-mini/internal/signalname"
+	"cri-mini/podsandbox/history"
 	"cri-mini/runtime/spec"
 )
 
@@ -120,6 +121,7 @@ func (c *Container) finish(e end) {
 	c.ended = &e
 	close(c.exited)
 	c.mu.Unlock()
+	c.Sandbox.pods.opt.History.Note(context.Background(), c.subject(), history.Ended, e.At, e.exit())
 	c.keep("exit.json", e)
 	c.tell()
 }
@@ -190,7 +192,7 @@ func (p *Pods) RemoveContainer(ctx context.Context, id string) error {
 }
 
 func (c *Container) remove(ctx context.Context) error {
-	_, err := c.Sandbox.pods.ops.do(ctx, "remove container "+c.ID, nil,
+	_, err := c.Sandbox.pods.ops.do(ctx, c.order(history.RemoveContainer),
 		func(ctx context.Context, op *operation) (string, error) { return c.ID, c.removeNow(ctx, op) })
 	return err
 }

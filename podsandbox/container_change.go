@@ -7,6 +7,7 @@ import (
 
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"cri-mini/podsandbox/history"
 	"cri-mini/podsandbox/plan"
 )
 
@@ -28,12 +29,13 @@ func (c *Container) ReopenLog(ctx context.Context) error {
 
 // Update changes the limits that r names and leaves the others. After an error
 // nothing has changed.
-func (c *Container) Update(ctx context.Context, r *criapi.LinuxContainerResources) error {
+func (c *Container) Update(ctx context.Context, r *criapi.LinuxContainerResources) (err error) {
 	asked, err := plan.Resources(plan.UpdateField, r)
 	if err != nil {
 		return err
 	}
-	w := newWork("update container " + c.ID)
+	w := c.work(ctx, history.UpdateContainer)
+	defer func() { w.deed.End(err) }()
 	done, err := c.turn.take(ctx, w)
 	if err != nil {
 		return fmt.Errorf("%s: %w", w.name, err)

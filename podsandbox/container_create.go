@@ -14,6 +14,7 @@ import (
 	"cri-mini/image"
 	"cri-mini/internal/passwd"
 	"cri-mini/internal/undo"
+	"cri-mini/podsandbox/history"
 	"cri-mini/podsandbox/plan"
 	"cri-mini/runtime/spec"
 )
@@ -30,8 +31,11 @@ func (p *Pods) Create(ctx context.Context, sandbox string, cfg *criapi.Container
 	}
 	cfg = proto.CloneOf(cfg) // the caller's may change
 	key := fmt.Sprintf("%s%s (attempt %d)", s.createKey(), cfg.Metadata.Name, cfg.Metadata.Attempt)
-	id, err := p.ops.do(ctx, key, cfg, func(ctx context.Context, op *operation) (string, error) {
-		birth := &birth{s: s, op: op, id: newID(), config: cfg}
+	about := s.subject()
+	about.Container, about.ContainerID = cfg.Metadata.Name, newID()
+	want := order{key: key, what: history.CreateContainer, about: about, request: cfg}
+	id, err := p.ops.do(ctx, want, func(ctx context.Context, op *operation) (string, error) {
+		birth := &birth{s: s, op: op, id: about.ContainerID, config: cfg}
 		return birth.id, birth.run(ctx)
 	})
 	if volume := new(plan.ImageVolumeError); errors.As(err, &volume) {

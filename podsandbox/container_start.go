@@ -10,13 +10,14 @@ import (
 
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"cri-mini/podsandbox/history"
 	"cri-mini/runtime/spec"
 )
 
 // Start runs a created container; it returns when the program was executed, or
 // why it could not be. A container that could not start has ended.
 func (c *Container) Start(ctx context.Context) error {
-	_, err := c.Sandbox.pods.ops.do(ctx, "start container "+c.ID, nil,
+	_, err := c.Sandbox.pods.ops.do(ctx, c.order(history.StartContainer),
 		func(ctx context.Context, op *operation) (string, error) {
 			return c.ID, c.startNow(ctx, op, c.Sandbox.pods.opt.Executor.Start)
 		})
@@ -26,7 +27,9 @@ func (c *Container) Start(ctx context.Context) error {
 // StartAttached is Start with a view on the streams that misses nothing.
 func (c *Container) StartAttached(ctx context.Context) (Attachment, error) {
 	var handed handover
-	_, err := c.Sandbox.pods.ops.do(ctx, "start and attach to container "+c.ID, nil,
+	want := c.order(history.StartContainer)
+	want.key = "start and attach to container " + c.ID
+	_, err := c.Sandbox.pods.ops.do(ctx, want,
 		func(ctx context.Context, op *operation) (string, error) {
 			return c.ID, c.startNow(ctx, op, func(ctx context.Context, id string) (Started, error) {
 				started, view, err := c.Sandbox.pods.opt.Executor.StartAttached(ctx, id)

@@ -7,6 +7,7 @@ import (
 
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"cri-mini/podsandbox/history"
 	"cri-mini/runtime/spec"
 )
 
@@ -17,10 +18,15 @@ const killTime = 10 * time.Second
 // Stop asks the container to end and kills it after grace. A container that
 // never started will not any more. Calls at the same time share one signal, and
 // the shortest grace counts.
-func (c *Container) Stop(ctx context.Context, grace time.Duration) error {
-	s := &stop{c, newWork("stop container " + c.ID)}
+func (c *Container) Stop(ctx context.Context, grace time.Duration) (err error) {
+	s := &stop{c, c.work(ctx, history.StopContainer)}
+	defer func() { s.deed.End(err) }()
 	defer workOf(ctx).waits(s.work)()
+	ended := c.state() == criapi.ContainerState_CONTAINER_EXITED
 	running, err := s.runsOrNeverWill(ctx)
+	if ended && err == nil {
+		s.deed.Forget() // the kubelet repeats the call
+	}
 	if err != nil || !running {
 		return err
 	}
@@ -88,7 +94,7 @@ func (s *stop) kill(ctx context.Context) error {
 	if err := s.Sandbox.pods.opt.Executor.Kill(s.ID); err != nil {
 		return fmt.Errorf("stop container %s: kill: %w", s.ID, err)
 	}
-	s.at("waiting for its end after the kill")
+	s.at(history.Killed)
 	ended, err := s.wait(ctx, killTime)
 	if err == nil && !ended {
 		err = fmt.Errorf("stop container %s: %w: it still runs %s after it was killed", s.ID, ErrTimeout, killTime)

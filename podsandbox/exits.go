@@ -17,6 +17,7 @@ func (p *Pods) watchExits() {
 			case c != nil:
 				c.finish(ending(exit.Exit))
 			case s != nil && s.initEnded():
+				s.happened(initEnded)
 				p.log.Warn("the init of a pod has ended; stopping the pod", "pod", s.ID)
 				p.later("pod "+s.ID, s.stop)
 			case made != nil:

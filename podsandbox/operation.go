@@ -2,13 +2,18 @@ package podsandbox
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 	"sync"
 
 	"google.golang.org/protobuf/proto"
+
+	"cri-mini/podsandbox/history"
 )
+
+// errLeft is the end of a call that nobody waits for any more.
+var errLeft = errors.New("every caller has left")
 
 var errGoingDown = fmt.Errorf("%w: going down", ErrFailedPrecondition)
 
@@ -21,14 +26,22 @@ type operations struct {
 	mu      sync.Mutex
 	running map[string]*operation
 	closed  bool
-	log     *slog.Logger
+	pods    *Pods
+}
+
+// order is what one operation is to do.
+type order struct {
+	key     string // of all with the same key one is at work
+	what    string // a word of package history
+	about   history.Subject
+	request proto.Message // nil when the key says it all
 }
 
 type operation struct {
 	*work
-	request proto.Message // nil when the key says it all
-	cancel  context.CancelCauseFunc
-	done    chan struct{}
+	order
+	cancel context.CancelCauseFunc
+	done   chan struct{}
 
 	id  string // the result, to be read after done
 	err error
@@ -39,13 +52,13 @@ type operation struct {
 // task is what an operation does. Its context is that of the operation.
 type task func(context.Context, *operation) (id string, err error)
 
-// do runs a task under key, or joins it.
-func (o *operations) do(ctx context.Context, key string, request proto.Message, run task) (string, error) {
+// do runs a task, or joins it.
+func (o *operations) do(ctx context.Context, want order, run task) (string, error) {
 	for {
 		if err := ctx.Err(); err != nil {
-			return "", fmt.Errorf("%s: %w", key, err)
+			return "", fmt.Errorf("%s: %w", want.key, err)
 		}
-		op, joined, err := o.join(ctx, key, request, run)
+		op, joined, err := o.join(ctx, want, run)
 		if err != nil {
 			return "", err
 		}
@@ -63,50 +76,51 @@ func (o *operations) do(ctx context.Context, key string, request proto.Message, 
 	}
 }
 
-// join gives the operation of key, begun if need be. Without joined it was
+// join gives the operation of a key, begun if need be. Without joined it was
 // abandoned and has to end before the next one can begin.
-func (o *operations) join(ctx context.Context, key string, request proto.Message, run task) (op *operation, joined bool, err error) {
+func (o *operations) join(ctx context.Context, want order, run task) (op *operation, joined bool, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.closed {
-		return nil, false, fmt.Errorf("%s: %w", key, errGoingDown)
+		return nil, false, fmt.Errorf("%s: %w", want.key, errGoingDown)
 	}
-	if op := o.running[key]; op != nil {
+	if op := o.running[want.key]; op != nil {
 		if op.callers == 0 {
 			return op, false, nil
 		}
-		if request != nil && !proto.Equal(request, op.request) {
+		if want.request != nil && !proto.Equal(want.request, op.request) {
 			return nil, false, fmt.Errorf("%w: a call with the same name and another config is at work: %s", ErrBusy, op)
 		}
 		op.callers++
 		return op, true, nil
 	}
-	return o.begin(context.WithoutCancel(ctx), key, request, 1, run), true, nil
+	return o.begin(context.WithoutCancel(ctx), want, 1, run), true, nil
 }
 
 // begin starts an operation. The caller holds o.mu.
-func (o *operations) begin(ctx context.Context, key string, request proto.Message, callers int, run task) *operation {
+func (o *operations) begin(ctx context.Context, want order, callers int, run task) *operation {
 	ctx, cancel := context.WithCancelCause(ctx)
-	op := &operation{work: newWork(key), request: request, cancel: cancel, done: make(chan struct{}), callers: callers}
+	op := &operation{work: o.pods.work(ctx, want.key, want.what, want.about), order: want, cancel: cancel, done: make(chan struct{}), callers: callers}
 	if o.running == nil {
 		o.running = map[string]*operation{}
 	}
-	o.running[key] = op
+	o.running[want.key] = op
 	go func() {
 		// Nobody above us would catch a panic: this is no caller's goroutine.
-		op.err = caught(o.log, key, func() (err error) {
+		op.err = caught(o.pods.log, want.key, func() (err error) {
 			op.id, err = run(op.within(ctx), op)
 			return err
 		})
 		if op.err != nil {
-			op.err = fmt.Errorf("%s: %w", key, op.err)
+			op.err = fmt.Errorf("%s: %w", want.key, op.err)
 		}
 		if cause := context.Cause(ctx); op.err != nil && cause != nil {
 			op.err = fmt.Errorf("%w: %w", cause, op.err)
 		}
 		cancel(nil)
+		op.deed.End(op.err)
 		o.mu.Lock()
-		delete(o.running, key)
+		delete(o.running, want.key)
 		o.mu.Unlock()
 		close(op.done)
 	}()
@@ -123,7 +137,7 @@ func (o *operations) leave(ctx context.Context, op *operation, joined bool) erro
 	// Before the end of the work, which by then waits for nothing any more.
 	err := fmt.Errorf("%s: %w", op, ctx.Err())
 	if op.callers--; op.callers == 0 {
-		op.cancel(nil)
+		op.cancel(errLeft)
 	}
 	return err
 }

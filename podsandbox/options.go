@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"cri-mini/internal/masked"
+	"cri-mini/podsandbox/history"
 	"cri-mini/podsandbox/plan"
 	"cri-mini/runtime/apparmor"
 	"cri-mini/runtime/capability"
@@ -21,6 +22,9 @@ type Options struct {
 	Images   Images
 	Network  Network
 	Logger   *slog.Logger // default slog.Default()
+
+	// History remembers what was done; default one in memory only.
+	History *history.History
 
 	// AppArmor and SELinux are what the kernel has; default the packages of
 	// these names.
@@ -56,6 +60,9 @@ func (o *Options) complete() error {
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
+	}
+	if o.History == nil {
+		o.History = history.New()
 	}
 	if o.AppArmor == nil {
 		o.AppArmor = &apparmor.Profiles{Log: o.Logger}

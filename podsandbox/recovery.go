@@ -14,6 +14,7 @@ import (
 
 	"cri-mini/internal/atomicfile"
 	"cri-mini/podsandbox/cdi"
+	"cri-mini/podsandbox/history"
 	"cri-mini/runtime/spec"
 )
 
@@ -35,7 +36,6 @@ func Open(ctx context.Context, o Options) (*Pods, error) {
 		opt:        o,
 		log:        o.Logger,
 		known:      facts,
-		ops:        operations{log: o.Logger},
 		cdi:        cdi.New(o.CDIFolders, o.Logger),
 		collected:  make(chan struct{}),
 		uncounted:  make(chan *Container, 1024),
@@ -44,12 +44,13 @@ func Open(ctx context.Context, o Options) (*Pods, error) {
 		names:      map[podName]*Sandbox{},
 		containers: map[string]*Container{},
 	}
+	p.ops.pods = p
 	for _, dir := range []string{p.podsDir(), p.writable("")} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("pods: %w", err)
 		}
 	}
-	p.ctx, p.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	p.ctx, p.cancel = context.WithCancel(history.Asked(context.WithoutCancel(ctx), "the daemon itself"))
 	tasks := make(chan error, 1)
 	var running map[string]Task
 	go func() {

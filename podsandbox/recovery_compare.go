@@ -70,6 +70,9 @@ func (r *recovery) sandbox(s *Sandbox) {
 	for _, c := range s.containers {
 		r.container(c)
 	}
+	if s.boot != r.p.opt.BootID && !s.stopped {
+		s.happened("the node went down")
+	}
 	s.stopping = r.initGone(s) || s.stopping || s.lost()
 	if s.stopped {
 		return
@@ -88,6 +91,9 @@ func (r *recovery) initGone(s *Sandbox) bool {
 	if known && task.Exit == nil {
 		s.init = task.PID
 	}
+	if known && task.Exit != nil && !s.stopping {
+		s.happened(initEnded)
+	}
 	return known && task.Exit != nil
 }
 
@@ -102,6 +108,7 @@ func (s *Sandbox) lost() bool {
 		return false
 	}
 	s.pods.log.Warn("the namespaces of a pod are gone", "pod", s.ID)
+	s.happened("daemon and monitor died at once, and the pod's namespaces with them")
 	return true
 }
 
@@ -125,7 +132,8 @@ func (r *recovery) unfinished(s *Sandbox) {
 func (r *recovery) takeBack(key string, pods []*Sandbox) {
 	r.p.ops.mu.Lock()
 	defer r.p.ops.mu.Unlock()
-	r.p.ops.begin(r.p.ctx, key, nil, 0, func(ctx context.Context, op *operation) (string, error) {
+	want := order{key: key, what: "take back pod", about: pods[0].subject()}
+	r.p.ops.begin(r.p.ctx, want, 0, func(ctx context.Context, op *operation) (string, error) {
 		op.at("taking back what an earlier daemon began")
 		for _, s := range pods {
 			r.p.discard(ctx, "pod "+s.ID, s.discardAll)

@@ -12,6 +12,7 @@ import (
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"cri-mini/internal/undo"
+	"cri-mini/podsandbox/history"
 	"cri-mini/podsandbox/plan"
 )
 
@@ -41,7 +42,7 @@ func (p *Pods) Run(ctx context.Context, cfg *criapi.PodSandboxConfig, handler st
 		containers: map[string]*Container{},
 	}
 	same := &criapi.RunPodSandboxRequest{Config: s.config, RuntimeHandler: handler}
-	return p.ops.do(ctx, runKey(cfg.Metadata), same,
+	return p.ops.do(ctx, order{key: runKey(cfg.Metadata), what: history.RunPod, about: s.subject(), request: same},
 		func(ctx context.Context, op *operation) (string, error) { return s.ID, s.run(ctx, op) })
 }
 

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"cri-mini/podsandbox/history"
 )
 
 // stopMark is what is written when a stop begins and when it is complete.
@@ -26,13 +28,14 @@ func (p *Pods) Stop(ctx context.Context, id string) error {
 }
 
 func (s *Sandbox) stop(ctx context.Context) error {
-	_, err := s.pods.ops.do(ctx, "stop pod "+s.ID, nil,
+	_, err := s.pods.ops.do(ctx, s.order(history.StopPod),
 		func(ctx context.Context, op *operation) (string, error) { return s.ID, s.stopNow(ctx, op) })
 	return err
 }
 
 func (s *Sandbox) stopNow(ctx context.Context, op *operation) error {
 	if s.isStopped() {
+		op.deed.Forget() // the kubelet repeats the call
 		return nil
 	}
 	// Written first: a daemon that dies in the middle must not find a pod that
@@ -88,7 +91,7 @@ func (p *Pods) Remove(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	_, err = p.ops.do(ctx, "remove pod "+s.ID, nil,
+	_, err = p.ops.do(ctx, s.order(history.RemovePod),
 		func(ctx context.Context, op *operation) (string, error) { return s.ID, s.remove(ctx, op) })
 	return err
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"cri-mini/internal/hostpath"
+	"cri-mini/podsandbox/history"
 )
 
 // work is a call on its way: what it is, what it does now and since when, so
@@ -14,6 +15,7 @@ import (
 type work struct {
 	name  string
 	began time.Time
+	deed  *history.Deed // what will be remembered of it
 
 	mu     sync.Mutex
 	step   string
@@ -22,16 +24,20 @@ type work struct {
 	asking string // the host path that has to answer, with what it is for
 }
 
-func newWork(name string) *work {
+// work begins a call of a name, which is what with an id.
+func (p *Pods) work(ctx context.Context, name, what string, about history.Subject) *work {
 	now := time.Now()
-	return &work{name: name, began: now, step: "beginning", since: now}
+	w := &work{name: name, began: now, step: "beginning", since: now}
+	w.deed = p.opt.History.Begin(ctx, about, what, w.doing)
+	return w
 }
 
 // at says what the work does from now on.
 func (w *work) at(step string) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	w.step, w.since, w.behind = step, time.Now(), nil
+	w.mu.Unlock()
+	w.deed.Stage(step)
 }
 
 // waits says that the work goes on when other has got further; the caller calls
@@ -41,9 +47,11 @@ func (w *work) waits(other *work) (done func()) {
 		return func() {}
 	}
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	w.behind = other
+	w.mu.Unlock()
+	began := time.Now()
 	return func() {
+		w.remember(began, other.name)
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		if w.behind == other {
@@ -60,7 +68,15 @@ func (w *work) asks(what string) (answered func()) {
 		w.asking = what
 	}
 	set(what)
-	return func() { set("") }
+	began := time.Now()
+	return func() { w.remember(began, what); set("") }
+}
+
+// remember keeps what was waited for if somebody could ask about it.
+func (w *work) remember(began time.Time, what string) {
+	if time.Since(began) >= 100*time.Millisecond {
+		w.deed.Waits(what)
+	}
 }
 
 // String is like "run pod default/web: setting up the network for 12s".

@@ -23,6 +23,7 @@ import (
 	"cri-mini/internal/socket"
 	"cri-mini/internal/undo"
 	"cri-mini/podsandbox"
+	"cri-mini/podsandbox/history"
 	"cri-mini/podsandbox/network"
 	"cri-mini/runtime/cgroup/systemd"
 	"cri-mini/runtime/executor"
@@ -39,6 +40,7 @@ type daemon struct {
 	executor *executor.Executor
 	systemd  *systemd.Manager // nil with the driver cgroupfs
 	network  *network.Network
+	history  *history.History
 	pods     *podsandbox.Pods
 	sockets  struct {
 		cri, admin net.Listener
@@ -200,12 +202,24 @@ func (d *daemon) openNetwork(context.Context) (err error) {
 	return nil
 }
 
+// openHistory goes on with what earlier daemons of this boot have seen.
+func (d *daemon) openHistory(context.Context) (err error) {
+	if d.history, err = history.Open(d.historyFile(), d.log); err != nil {
+		return err
+	}
+	d.opened.Add(d.history.Close)
+	return nil
+}
+
+func (d *daemon) historyFile() string { return filepath.Join(d.State, "history") }
+
 func (d *daemon) openPods(ctx context.Context) (err error) {
 	d.pods, err = podsandbox.Open(ctx, podsandbox.Options{
 		Root:         d.Root,
 		Executor:     d.executor,
 		Images:       d.images,
 		Network:      d.network,
+		History:      d.history,
 		Logger:       d.log,
 		CgroupParent: d.cgroupParent(),
 

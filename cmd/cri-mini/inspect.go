@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -46,12 +45,7 @@ func (c *inspectCmd) Run(ctx context.Context, e *config.Endpoint, out io.Writer)
 		return err
 	}
 	if c.JSON {
-		text, err := json.MarshalIndent(thing, "", "  ")
-		if err != nil {
-			return err
-		}
-		_, err = fmt.Fprintf(out, "%s\n", text)
-		return err
+		return printJSON(out, thing)
 	}
 	return thing.print(out)
 }

@@ -38,6 +38,7 @@ type commandLine struct {
 	Images  imagesCmd  `cmd:"" help:"List images."`
 	Rmi     rmiCmd     `cmd:"" help:"Remove images with all their names."`
 	Inspect inspectCmd `cmd:"" help:"Show a container or pod as the host's kernel sees it."`
+	Why     whyCmd     `cmd:"" help:"Say why a container or pod is as it is, and what was done to it."`
 	Version versionCmd `cmd:"" help:"Show the version, and what this machine offers."`
 	Config  configCmd  `cmd:"" name:"config" help:"Show the configuration in effect."`
 }

@@ -31,6 +31,7 @@ func (c *serveCmd) Run(ctx context.Context, e *config.Endpoint) error {
 		{"control groups", d.openCgroups},
 		{"executor", d.openExecutor},
 		{"network", d.openNetwork},
+		{"history", d.openHistory},
 		{"pods", d.openPods},
 	} {
 		if err := step.open(ctx); err != nil {

@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+
+	"cri-mini/podsandbox/history"
 )
 
 // Client is the command line's end. Every request has a connection of its own.
@@ -52,6 +54,12 @@ func (c Client) Stop(ctx context.Context, r StopRequest) error {
 func (c Client) Import(ctx context.Context, r ImportRequest) (ImportAnswer, error) {
 	var answer ImportAnswer
 	return answer, c.call(ctx, pathImport, r, &answer)
+}
+
+// Why explains a pod or container.
+func (c Client) Why(ctx context.Context, r WhyRequest) (history.Answer, error) {
+	var answer history.Answer
+	return answer, c.call(ctx, pathWhy, r, &answer)
 }
 
 // Pull fetches an image and returns its ID.

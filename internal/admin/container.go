@@ -13,6 +13,7 @@ import (
 
 	"cri-mini/internal/undo"
 	"cri-mini/podsandbox"
+	"cri-mini/podsandbox/history"
 )
 
 // exec starts a program in a container; it dies with the conversation.
@@ -71,6 +72,7 @@ func (s *Server) run(ctx context.Context, r RunRequest) (*talk, error) {
 	if r.Pod == nil || r.Container == nil || r.Container.Image == nil {
 		return nil, errors.New("run: pod, container and its image must be given")
 	}
+	ctx = history.Asked(ctx, "cri-mini run")
 	var back undo.Stack
 	defer back.Run()
 	if r.Rootfs != "" {
@@ -122,7 +124,7 @@ func setSize(resize func(width, height uint16) error, tty bool, s Size) {
 const endPatience = 30 * time.Second
 
 func (s *Server) removePod(pod string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), endPatience)
+	ctx, cancel := context.WithTimeout(history.Asked(context.Background(), "the end of cri-mini run"), endPatience)
 	defer cancel()
 	if err := s.Pods.Stop(ctx, pod); err != nil {
 		return fmt.Errorf("stop pod %s: %w", pod, err)

@@ -10,6 +10,7 @@ const (
 	pathExec   = "/v1/exec"
 	pathAttach = "/v1/attach"
 	pathRun    = "/v1/run"
+	pathWhy    = "/v1/why"
 )
 
 // StopRequest ends the daemon, and with Pods all that it made.
@@ -75,6 +76,12 @@ type RunRequest struct {
 	// use instead of an image.
 	Rootfs string
 	Size   Size
+}
+
+// WhyRequest asks for what is known of a pod or container, also of one that is
+// gone.
+type WhyRequest struct {
+	Word string // its name, or the beginning of its id
 }
 
 // StartError says that the program of a run could not be started.

@@ -13,6 +13,7 @@ import (
 
 	"cri-mini/image"
 	"cri-mini/podsandbox"
+	"cri-mini/podsandbox/history"
 )
 
 // Server is the daemon's end.
@@ -38,6 +39,7 @@ func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+pathStop, answer(s.stop))
 	mux.HandleFunc("POST "+pathImport, answer(s.importImage))
+	mux.HandleFunc("POST "+pathWhy, answer(s.why))
 	mux.HandleFunc("POST "+pathPull, s.pull)
 	mux.HandleFunc("POST "+pathExec, conversation(s.exec))
 	mux.HandleFunc("POST "+pathAttach, conversation(s.attach))
@@ -46,7 +48,11 @@ func (s *Server) handler() http.Handler {
 }
 
 func (s *Server) stop(ctx context.Context, r StopRequest) (struct{}, error) {
-	return struct{}{}, s.Stop(ctx, r.Pods)
+	return struct{}{}, s.Stop(history.Asked(ctx, "cri-mini stop"), r.Pods)
+}
+
+func (s *Server) why(_ context.Context, r WhyRequest) (history.Answer, error) {
+	return s.Pods.Why(r.Word)
 }
 
 // answer serves a request that has one answer.

@@ -18,16 +18,17 @@ import (
 // Two arrows of the picture are not imports: podsandbox says what it needs of
 // an executor as an interface, and values of runtime/spec pass between them.
 var ours = []struct{ who, may string }{
-	{"cmd/cri-mini", "cri cri/stream podsandbox podsandbox/network image image/... runtime/executor runtime/cgroup runtime/cgroup/systemd runtime/boot runtime/seccomp runtime/apparmor runtime/selinux runtime/capability runtime/spec internal/..."},
-	{"cri", "cri/stream podsandbox podsandbox/metrics image image/reference image/registry runtime/spec internal/..."},
+	{"cmd/cri-mini", "cri cri/stream podsandbox podsandbox/history podsandbox/network image image/... runtime/executor runtime/cgroup runtime/cgroup/systemd runtime/boot runtime/seccomp runtime/apparmor runtime/selinux runtime/capability runtime/spec internal/..."},
+	{"cri", "cri/stream podsandbox podsandbox/history podsandbox/metrics image image/reference image/registry runtime/spec internal/..."},
 	{"cri/stream", "podsandbox runtime/spec internal/..."},
 	// The other face of the daemon, towards its own command line.
-	{"internal/admin", "podsandbox image image/... runtime/spec internal/..."},
+	{"internal/admin", "podsandbox podsandbox/history image image/... runtime/spec internal/..."},
 	// What that command line shows of the kernel.
 	{"internal/hostview", "runtime/capability internal/..."},
 
-	{"podsandbox", "podsandbox/plan podsandbox/cdi podsandbox/metrics podsandbox/network image runtime/spec runtime/capability runtime/seccomp runtime/apparmor runtime/selinux internal/..."},
+	{"podsandbox", "podsandbox/plan podsandbox/cdi podsandbox/history podsandbox/metrics podsandbox/network image runtime/spec runtime/capability runtime/seccomp runtime/apparmor runtime/selinux internal/..."},
 	{"podsandbox/metrics", "runtime/spec"},
+	{"podsandbox/history", "internal/..."},
 	{"podsandbox/plan", "podsandbox/cdi runtime/spec runtime/capability runtime/seccomp runtime/apparmor runtime/selinux internal/..."},
 	{"podsandbox/cdi", "runtime/spec"},
 	{"podsandbox/network/...", "podsandbox/network/internal/... internal/..."},
