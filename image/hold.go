@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"cri-mini/image/layer"
+	"cri-mini/internal/crashpoint"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -122,6 +123,7 @@ func (s *Store) removeImage(e *entry) error {
 	if err := s.save(e.id, rec); err != nil {
 		return err
 	}
+	crashpoint.Here("remove-image.names-gone")
 	s.mu.Lock()
 	s.forget(e)
 	e.rec = rec
@@ -145,6 +147,7 @@ func (s *Store) drop(e *entry) (dropped bool, err error) {
 	s.mu.Unlock()
 
 	err = os.Remove(s.recordFile(e.id))
+	crashpoint.Here("remove-image.record-gone")
 
 	s.mu.Lock()
 	defer s.mu.Unlock()

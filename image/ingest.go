@@ -9,6 +9,7 @@ import (
 
 	"cri-mini/image/layer"
 	"cri-mini/image/manifest"
+	"cri-mini/internal/crashpoint"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
@@ -62,6 +63,7 @@ func (s *Store) ingest(ctx context.Context, in incoming) (Image, error) {
 			return Image{}, err
 		}
 	}
+	crashpoint.Here("pull.layers-there")
 	return s.record(in)
 }
 
@@ -129,6 +131,7 @@ func (s *Store) record(in incoming) (Image, error) {
 		return Image{}, fmt.Errorf("record: %w", err)
 	}
 
+	crashpoint.Here("pull.recorded")
 	s.mu.Lock()
 	robbed := s.rob(in.tags, old)
 	if old != nil {
@@ -140,6 +143,7 @@ func (s *Store) record(in incoming) (Image, error) {
 	}
 	out := e.image
 	s.mu.Unlock()
+	crashpoint.Here("pull.tag-taken")
 	for _, other := range robbed {
 		if err := s.settle(other); err != nil {
 			// The new record is younger and has the tag, now and at any start.

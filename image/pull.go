@@ -8,6 +8,7 @@ import (
 
 	"cri-mini/image/reference"
 	"cri-mini/image/registry"
+	"cri-mini/internal/crashpoint"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -56,6 +57,7 @@ func (s *Store) Pull(ctx context.Context, ref string, o PullOptions) (Image, err
 	if err != nil {
 		return Image{}, err
 	}
+	crashpoint.Here("pull.resolved")
 	in := incoming{
 		config:      resolved.Config,
 		digest:      name.WithDigest(resolved.Digest).String(),

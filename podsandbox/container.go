@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"cri-mini/internal/crashpoint"
 	"cri-mini/internal/passwd"
 	"cri-mini/internal/signalname"
 	"cri-mini/podsandbox/history"
@@ -123,6 +124,7 @@ func (c *Container) finish(e end) {
 	c.mu.Unlock()
 	c.Sandbox.pods.opt.History.Note(context.Background(), c.subject(), history.Ended, e.At, e.exit())
 	c.keep("exit.json", e)
+	crashpoint.Here("exit.recorded")
 	c.tell()
 }
 
@@ -207,10 +209,12 @@ func (c *Container) removeNow(ctx context.Context, op *operation) error {
 	if err != nil {
 		return err
 	}
+	crashpoint.Here("remove.marked")
 	op.at("killing it and taking away its files")
 	if err := c.Sandbox.pods.discardContainer(ctx, dir, remains); err != nil {
 		return err
 	}
+	crashpoint.Here("remove.folder-gone")
 	c.forget()
 	c.tell()
 	return nil
@@ -253,6 +257,8 @@ func (p *Pods) discardContainer(ctx context.Context, dir folder, remains spec.Co
 	if err := p.opt.Executor.Remove(ctx, remains); err != nil {
 		return err
 	}
+	crashpoint.Here("remove.discarded")
 	p.opt.Images.Release(remains.ID)
+	crashpoint.Here("remove.image-released")
 	return os.RemoveAll(dir.path())
 }

@@ -7,6 +7,7 @@ import (
 
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"cri-mini/internal/crashpoint"
 	"cri-mini/podsandbox/history"
 	"cri-mini/podsandbox/plan"
 )
@@ -66,6 +67,7 @@ func (c *Container) Update(ctx context.Context, r *criapi.LinuxContainerResource
 			return fmt.Errorf("update container %s: %w", c.ID, asInput(err, c.config, plan.UpdateField))
 		}
 	}
+	crashpoint.Here("update.limits-changed")
 	c.mu.Lock()
 	c.resources, c.spec.Resources = merged, limits
 	c.mu.Unlock()
@@ -78,6 +80,7 @@ func (c *Container) Update(ctx context.Context, r *criapi.LinuxContainerResource
 	if err := c.write("resources.json", encoded); err != nil {
 		c.Sandbox.pods.log.Error("cannot write a record", "container", c.ID, "file", "resources.json", "err", err)
 	}
+	crashpoint.Here("update.recorded")
 	return nil
 }
 

@@ -12,6 +12,7 @@ import (
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"cri-mini/image"
+	"cri-mini/internal/crashpoint"
 	"cri-mini/internal/passwd"
 	"cri-mini/internal/undo"
 	"cri-mini/podsandbox/history"
@@ -85,14 +86,17 @@ func (b *birth) run(ctx context.Context) error {
 		})
 		return nil
 	})
+	crashpoint.Here("create.folder-made")
 	b.op.at("finding image and devices")
 	if err := b.gather(ctx, remains); err != nil {
 		return err
 	}
+	crashpoint.Here("create.image-held")
 	b.op.at("mounting the root file system")
 	if err := b.mountRootfs(ctx); err != nil {
 		return fmt.Errorf("root file system: %w", err)
 	}
+	crashpoint.Here("create.rootfs-mounted")
 	planned, err := plan.Container(b.request)
 	if err != nil {
 		return err
@@ -101,6 +105,7 @@ func (b *birth) run(ctx context.Context) error {
 	if err := p.opt.Executor.Prepare(ctx, planned.Spec); err != nil {
 		return asInput(err, b.config, plan.ResourcesField)
 	}
+	crashpoint.Here("create.prepared")
 	c, err := b.complete(planned)
 	if err != nil {
 		return err
@@ -255,9 +260,11 @@ func (b *birth) complete(planned plan.Plan) (*Container, error) {
 	if err := b.dir.write("container.json", record); err != nil {
 		return nil, fmt.Errorf("record: %w", err)
 	}
+	crashpoint.Here("create.record-written")
 	if err := b.dir.move(""); err != nil {
 		return nil, fmt.Errorf("record: %w", err)
 	}
+	crashpoint.Here("create.complete")
 	c := newContainer(b.s, b.dir, record, b.config)
 	c.prepared = true
 	return c, nil

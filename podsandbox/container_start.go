@@ -10,6 +10,7 @@ import (
 
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"cri-mini/internal/crashpoint"
 	"cri-mini/podsandbox/history"
 	"cri-mini/runtime/spec"
 )
@@ -92,6 +93,7 @@ func (c *Container) startNow(ctx context.Context, op *operation, start func(cont
 			return err
 		}
 		c.prepared = true
+		crashpoint.Here("start.prepared-again")
 	}
 	op.at("starting the program")
 	// Once asked for, a start cannot be taken back: a caller who leaves must
@@ -100,6 +102,7 @@ func (c *Container) startNow(ctx context.Context, op *operation, start func(cont
 	c.starting = true
 	c.mu.Unlock()
 	started, err := start(context.WithoutCancel(ctx), c.ID)
+	crashpoint.Here("start.returned")
 	c.mu.Lock()
 	c.starting = false
 	if err == nil {
@@ -113,6 +116,7 @@ func (c *Container) startNow(ctx context.Context, op *operation, start func(cont
 		return errors.Join(err, c.Sandbox.pods.opt.Executor.Kill(c.ID))
 	}
 	c.keep("start.json", started)
+	crashpoint.Here("start.recorded")
 	c.tell()
 	c.Sandbox.pods.measure(c, started.At)
 	return nil

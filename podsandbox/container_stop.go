@@ -7,6 +7,7 @@ import (
 
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"cri-mini/internal/crashpoint"
 	"cri-mini/podsandbox/history"
 	"cri-mini/runtime/spec"
 )
@@ -86,6 +87,7 @@ func (s *stop) ask(ctx context.Context, grace time.Duration) (ended bool, err er
 			return false, fmt.Errorf("stop container %s: signal: %w", c.ID, err)
 		}
 	}
+	crashpoint.Here("stop.signalled")
 	s.at(fmt.Sprintf("waiting up to %s for its end after the stop signal", grace))
 	return s.wait(ctx, grace)
 }
@@ -94,6 +96,7 @@ func (s *stop) kill(ctx context.Context) error {
 	if err := s.Sandbox.pods.opt.Executor.Kill(s.ID); err != nil {
 		return fmt.Errorf("stop container %s: kill: %w", s.ID, err)
 	}
+	crashpoint.Here("stop.killed")
 	s.at(history.Killed)
 	ended, err := s.wait(ctx, killTime)
 	if err == nil && !ended {

@@ -1,6 +1,10 @@
 package podsandbox
 
-import "cri-mini/runtime/spec"
+import (
+	"cri-mini/runtime/spec"
+
+	"cri-mini/internal/crashpoint"
+)
 
 // watchExits learns from the executor which containers and inits ended.
 func (p *Pods) watchExits() {
@@ -10,6 +14,7 @@ func (p *Pods) watchExits() {
 			if !open {
 				return
 			}
+			crashpoint.Here("exit.heard")
 			p.mu.RLock()
 			c, s, made := p.containers[exit.ID], p.sandboxes[exit.ID], p.making[exit.ID]
 			p.mu.RUnlock()

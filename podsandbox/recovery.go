@@ -13,6 +13,7 @@ import (
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"cri-mini/internal/atomicfile"
+	"cri-mini/internal/crashpoint"
 	"cri-mini/podsandbox/cdi"
 	"cri-mini/podsandbox/history"
 	"cri-mini/runtime/spec"
@@ -63,7 +64,9 @@ func Open(ctx context.Context, o Options) (*Pods, error) {
 		p.cancel()
 		return nil, fmt.Errorf("pods: %w", err)
 	}
+	crashpoint.Here("recovery.read")
 	newRecovery(p, running).run(found)
+	crashpoint.Here("recovery.compared")
 	return p, nil
 }
 

@@ -11,6 +11,7 @@ import (
 
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"cri-mini/internal/crashpoint"
 	"cri-mini/podsandbox/network"
 	"cri-mini/runtime/spec"
 )
@@ -132,6 +133,7 @@ func (s *Sandbox) release(ctx context.Context) error {
 		}
 		done()
 	}
+	crashpoint.Here("pod.disconnected")
 	if err := s.pods.opt.Executor.RemoveSandbox(ctx, s.ID); err != nil {
 		failed = errors.Join(failed, fmt.Errorf("namespaces: %w", err))
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"cri-mini/internal/crashpoint"
 	"cri-mini/podsandbox/plan"
 )
 
@@ -27,6 +28,7 @@ func (s *Sandbox) writeEtc() error {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
+	crashpoint.Here("pod.etc-folder-made")
 	for name, data := range map[string][]byte{"hostname": []byte(hostname + "\n"), "hosts": hosts, "resolv.conf": resolvConf} {
 		path := filepath.Join(dir, name)
 		if err := os.WriteFile(path, data, 0o644); err != nil {

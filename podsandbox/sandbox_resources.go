@@ -6,6 +6,8 @@ import (
 
 	"google.golang.org/protobuf/proto"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"cri-mini/internal/crashpoint"
 )
 
 // podResources is the file with the overhead and resources of the last update.
@@ -35,6 +37,7 @@ func (s *Sandbox) UpdateResources(overhead, resources *criapi.LinuxContainerReso
 	if err := s.dir.write(podResources, encoded); err != nil {
 		return fmt.Errorf("resources of pod %s: %w", s.ID, err)
 	}
+	crashpoint.Here("update-pod.recorded")
 	s.setResources(linux)
 	return nil
 }

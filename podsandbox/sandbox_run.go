@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"cri-mini/internal/crashpoint"
 	"cri-mini/internal/undo"
 	"cri-mini/podsandbox/history"
 	"cri-mini/podsandbox/plan"
@@ -74,6 +75,7 @@ func (s *Sandbox) run(ctx context.Context, op *operation) error {
 	if err := s.write(); err != nil {
 		return fmt.Errorf("record: %w", err)
 	}
+	crashpoint.Here("pod.record-written")
 	op.at("making namespaces")
 	started, err := p.opt.Executor.CreateSandbox(ctx, s.spec)
 	if err != nil {
@@ -84,9 +86,11 @@ func (s *Sandbox) run(ctx context.Context, op *operation) error {
 	if err := s.connect(ctx); err != nil {
 		return InRequest(fmt.Errorf("network: %w", err), "config.")
 	}
+	crashpoint.Here("pod.connected")
 	if err := s.writeEtc(); err != nil {
 		return err
 	}
+	crashpoint.Here("pod.etc-written")
 	// A caller who left will not learn the id: let nothing remain.
 	if err := ctx.Err(); err != nil {
 		return err
@@ -97,6 +101,7 @@ func (s *Sandbox) run(ctx context.Context, op *operation) error {
 	if err := s.dir.move(""); err != nil {
 		return fmt.Errorf("record: %w", err)
 	}
+	crashpoint.Here("pod.complete")
 	s.meter.begin(s.created)
 	p.add(s)
 	back.Keep()
@@ -159,6 +164,7 @@ func (s *Sandbox) write() error {
 	if err := os.MkdirAll(s.dir.path("containers"), 0o700); err != nil {
 		return err
 	}
+	crashpoint.Here("pod.folder-made")
 	return s.dir.write("pod.json", podRecord{
 		Version: recordVersion,
 		ID:      s.ID,
@@ -193,6 +199,7 @@ func (s *Sandbox) discard(ctx context.Context) error {
 	if err := s.release(ctx); err != nil {
 		return err
 	}
+	crashpoint.Here("pod.discarded")
 	return os.RemoveAll(s.dir.path())
 }
 

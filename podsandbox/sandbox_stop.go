@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"cri-mini/internal/crashpoint"
 	"cri-mini/podsandbox/history"
 )
 
@@ -49,6 +50,7 @@ func (s *Sandbox) stopNow(ctx context.Context, op *operation) error {
 	s.mu.Lock()
 	s.stopping = true
 	s.mu.Unlock()
+	crashpoint.Here("stop-pod.marked")
 	op.at("waiting for containers being created")
 	if err := s.pods.ops.abandon(ctx, s.createKey(), errPodStops); err != nil {
 		return err
@@ -63,14 +65,17 @@ func (s *Sandbox) stopNow(ctx context.Context, op *operation) error {
 	if err := kills.Wait(); err != nil {
 		return err
 	}
+	crashpoint.Here("stop-pod.containers-ended")
 	op.at("giving back network and namespaces")
 	if err := s.release(ctx); err != nil {
 		return err
 	}
+	crashpoint.Here("stop-pod.released")
 	err := os.Rename(s.dir.path("stopping"), s.dir.path("stopped"))
 	if err != nil && !errors.Is(err, os.ErrNotExist) { // it could not be written
 		return err
 	}
+	crashpoint.Here("stop-pod.complete")
 	s.mu.Lock()
 	s.stopped = true
 	s.ips = nil
@@ -101,6 +106,7 @@ func (s *Sandbox) remove(ctx context.Context, op *operation) error {
 	if err := s.stop(ctx); err != nil {
 		return err
 	}
+	crashpoint.Here("remove-pod.stopped")
 	op.at("removing containers")
 	var removals errgroup.Group
 	for _, c := range s.Containers() {
@@ -109,12 +115,15 @@ func (s *Sandbox) remove(ctx context.Context, op *operation) error {
 	if err := removals.Wait(); err != nil {
 		return err
 	}
+	crashpoint.Here("remove-pod.containers-gone")
 	if err := s.leave(); err != nil {
 		return err
 	}
+	crashpoint.Here("remove-pod.marked")
 	if err := os.RemoveAll(s.dir.path()); err != nil {
 		return err
 	}
+	crashpoint.Here("remove-pod.folder-gone")
 	s.forget()
 	s.tell()
 	return nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"cri-mini/internal/config"
+	"cri-mini/internal/crashpoint"
 )
 
 type serveCmd struct {
@@ -13,11 +14,19 @@ type serveCmd struct {
 	// Private makes a daemon for one command: when its stdin ends, however the
 	// command died, it ends with all its pods and removes this folder.
 	Private string `hidden:""`
+
+	// CrashPoints is a folder in which tests arm points; see package crashpoint.
+	CrashPoints string `hidden:""`
 }
 
 // Run is the daemon, from its first log line to its last.
 func (c *serveCmd) Run(ctx context.Context, e *config.Endpoint) error {
 	d := &daemon{Config: c.Config, endpoint: *e, private: c.Private, wish: make(chan struct{})}
+	if c.CrashPoints != "" {
+		if err := crashpoint.Watch(c.CrashPoints); err != nil {
+			return err
+		}
+	}
 	defer d.closeInTime()
 	for _, step := range []struct {
 		name string

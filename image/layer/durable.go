@@ -10,6 +10,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
+
+	"cri-mini/internal/crashpoint"
 )
 
 // A layer that was committed is not yet on stable storage, and waiting for the
@@ -102,6 +104,7 @@ func (s *store) syncLayer(id digest.Digest) error {
 			return err
 		}
 	}
+	crashpoint.Here("layer.synced")
 	return os.WriteFile(folder+"/"+syncedFile, nil, 0o600)
 }
 

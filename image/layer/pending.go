@@ -11,6 +11,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
+
+	"cri-mini/internal/crashpoint"
 )
 
 // pending is a layer in its folder under unfinished. The lock on the folder
@@ -75,10 +77,12 @@ func (p *pending) write(ctx context.Context, tar io.Reader) error {
 	if err != nil {
 		return err
 	}
+	crashpoint.Here("layer.begun")
 	p.info, err = unpack(ctx, tar, b, p.store.limits)
 	if err = errors.Join(err, b.close()); err != nil {
 		return err
 	}
+	crashpoint.Here("layer.unpacked")
 	data, err := json.Marshal(p.info)
 	if err != nil {
 		return err
@@ -86,6 +90,7 @@ func (p *pending) write(ctx context.Context, tar io.Reader) error {
 	if err := os.WriteFile(p.path+"/"+infoFile, append(data, '\n'), 0o600); err != nil {
 		return err
 	}
+	crashpoint.Here("layer.described")
 	return markBoot(p.path)
 }
 
@@ -125,9 +130,11 @@ func (p *pending) publish() (existed bool, err error) {
 			return false, err
 		}
 	}
+	crashpoint.Here("layer.marked")
 	if err := unix.Renameat2(unix.AT_FDCWD, p.path, unix.AT_FDCWD, final, unix.RENAME_NOREPLACE); err != nil {
 		return false, &os.LinkError{Op: "rename", Old: p.path, New: final, Err: err}
 	}
+	crashpoint.Here("layer.complete")
 	s.layers[id] = p.info
 	s.syncLater(id)
 	return false, nil

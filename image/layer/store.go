@@ -16,6 +16,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
+
+	"cri-mini/internal/crashpoint"
 )
 
 // What lies below the root of a store:
@@ -198,6 +200,7 @@ func (s *store) setAside(folder string) error {
 	if err := os.Rename(folder, aside); err != nil {
 		return err
 	}
+	crashpoint.Here("layer.set-aside")
 	s.chores.add(func() { s.delete(aside) })
 	return nil
 }
@@ -206,6 +209,7 @@ func (s *store) delete(path string) {
 	if err := os.RemoveAll(path); err != nil {
 		slog.Warn("cannot delete a removed layer", "path", path, "err", err)
 	}
+	crashpoint.Here("layer.deleted")
 }
 
 func (s *store) Write(ctx context.Context, tar io.Reader) (Pending, error) {

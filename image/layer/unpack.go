@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"cri-mini/image/layer/tree"
+	"cri-mini/internal/crashpoint"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
@@ -83,6 +84,7 @@ func (u *unpacker) run(r *tar.Reader) error {
 		if u.entries++; u.entries > u.limits.Entries {
 			return invalidf("more than %d entries", u.limits.Entries)
 		}
+		crashpoint.Here("layer.entry-read")
 		e, err := parse(h, &u.limits)
 		if err == nil {
 			err = u.apply(e, r)

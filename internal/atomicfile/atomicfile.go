@@ -13,6 +13,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"cri-mini/internal/crashpoint"
 )
 
 // tempMark stands in the name of every file that was not renamed yet, so that
@@ -82,9 +84,11 @@ func write(path string, data []byte, mode fs.FileMode, durable bool) (err error)
 	if err = f.Close(); err != nil {
 		return err
 	}
+	crashpoint.Here("file.written")
 	if err = os.Rename(f.Name(), path); err != nil {
 		return err
 	}
+	crashpoint.Here("file.renamed")
 	if durable {
 		return syncDir(dir)
 	}

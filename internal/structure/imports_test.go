@@ -38,8 +38,8 @@ var ours = []struct{ who, may string }{
 	{"runtime/spec", ""},
 	{"runtime/spawn", "runtime/spec"},
 	{"runtime/wire", "runtime/spawn"},
-	{"runtime/monitor", "runtime/spawn runtime/wire"},
-	{"runtime/boot", "runtime/monitor"},
+	{"runtime/monitor", "runtime/spawn runtime/wire internal/crashpoint"},
+	{"runtime/boot", "runtime/monitor internal/crashpoint"},
 	{"runtime/internal/...", "runtime/spec"},
 	{"runtime/capability", "internal/..."},
 	{"runtime/seccomp", "internal/..."},
@@ -50,7 +50,7 @@ var ours = []struct{ who, may string }{
 	{"runtime/executor", "runtime/... internal/..."},
 
 	{"internal/testregistry", "internal/testtool"},
-	{"internal/...", "internal/atomicfile internal/undo internal/socket"},
+	{"internal/...", "internal/atomicfile internal/undo internal/socket internal/crashpoint"},
 	{"hack/...", "internal/..."},
 	{"test/...", "internal/..."},
 }

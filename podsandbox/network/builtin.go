@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"cri-mini/internal/crashpoint"
 	"cri-mini/internal/undo"
 	"cri-mini/podsandbox/network/internal/bridge"
 	"cri-mini/podsandbox/network/internal/firewall"
@@ -107,7 +108,9 @@ func (f *builtin) attach(e *entry, ns *os.File, back *undo.Stack) error {
 			f.giveBack(e)
 			return err
 		}
+		crashpoint.Here("network.recorded")
 		err = f.bridge.Attach(e.ID, ns, addresses)
+		crashpoint.Here("network.attached")
 		switch {
 		case err == nil:
 			back.Add(func() error { f.giveBack(e); return nil })
@@ -174,6 +177,7 @@ func (f *builtin) openPorts(e *entry, back *undo.Stack) error {
 			return errors.Join(err, again)
 		}
 	}
+	crashpoint.Here("network.ports-open")
 	f.stale.touch(ports, nil)
 	return nil
 }
@@ -199,9 +203,11 @@ func (f *builtin) disconnect(ctx context.Context, e *entry, ns *os.File) error {
 	if err := f.closePorts(e); err != nil {
 		return err
 	}
+	crashpoint.Here("network.ports-closed")
 	if err := f.n.records.remove(e.ID); err != nil {
 		return err
 	}
+	crashpoint.Here("network.record-gone")
 	f.giveBack(e)
 	return nil
 }

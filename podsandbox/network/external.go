@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"cri-mini/internal/crashpoint"
 	"cri-mini/podsandbox/network/internal/cni"
 	"cri-mini/podsandbox/network/internal/netns"
 )
@@ -195,6 +196,7 @@ func (x *external) connect(ctx context.Context, e *entry, pod Pod, ns *os.File) 
 	if err := x.n.records.save(rec); err != nil {
 		return err
 	}
+	crashpoint.Here("cni.intended")
 	if err := x.attach(ctx, e, ns); err != nil {
 		return errors.Join(err, x.abandon(ctx, e, path))
 	}
@@ -209,6 +211,7 @@ func (x *external) attach(ctx context.Context, e *entry, ns *os.File) error {
 	if err != nil {
 		return err
 	}
+	crashpoint.Here("cni.added")
 	x.n.mu.Lock()
 	e.Addresses = got.Addresses
 	for _, d := range got.Interfaces {
@@ -236,6 +239,7 @@ func (x *external) disconnect(ctx context.Context, e *entry, ns *os.File) error 
 	if err := x.plugins.Detach(ctx, e.CNI, podPath(e.CNI, ns)); err != nil {
 		return err
 	}
+	crashpoint.Here("cni.deleted")
 	return x.n.records.remove(e.ID)
 }
 

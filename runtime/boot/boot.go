@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"cri-mini/internal/crashpoint"
 	"cri-mini/runtime/monitor"
 )
 
@@ -39,7 +40,11 @@ func init() {
 		// children; closing it here could hit what the runtime opened.
 		unix.CloseRange(listener, ^uint(0)>>32, unix.CLOSE_RANGE_CLOEXEC)
 		defaultSignals()
-		if err := monitor.Run(listener); err != nil {
+		err := crashpoint.WatchAsTold()
+		if err == nil {
+			err = monitor.Run(listener)
+		}
+		if err != nil {
 			unix.Write(2, []byte("monitor: "+err.Error()+"\n"))
 			unix.Exit(1)
 		}

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"cri-mini/internal/crashpoint"
 	"cri-mini/runtime/boot"
 	"cri-mini/runtime/internal/mount"
 	"cri-mini/runtime/wire"
@@ -102,7 +103,7 @@ func (c *client) start() error {
 	defer program.Close()
 	cmd := exec.Command(fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), number(program)))
 	cmd.Args = []string{"cri-mini: monitor", c.state}
-	cmd.Env = []string{boot.Variable + "=" + boot.Monitor, "GOGC=50"}
+	cmd.Env = append(crashpoint.Environment(), boot.Variable+"="+boot.Monitor, "GOGC=50")
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.ExtraFiles = []*os.File{listener}
@@ -279,6 +280,7 @@ func exchange(ctx context.Context, fd int, r *wire.Request, send []*os.File) (an
 	if err := wire.Send(fd, r.Encode(), numbers); err != nil {
 		return nil, nil, aftermath{err: orDone(ctx, err)}
 	}
+	crashpoint.Here("request.sent")
 	answer, got, err := receive(fd)
 	if err != nil {
 		return nil, nil, aftermath{err: orDone(ctx, err), sent: true}

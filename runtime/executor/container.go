@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"cri-mini/internal/crashpoint"
 	"cri-mini/internal/undo"
 	"cri-mini/runtime/cgroup"
 	"cri-mini/runtime/internal/mount"
@@ -136,10 +137,12 @@ func (e *Executor) prepare(ctx context.Context, c *container, s spec.Container) 
 	if around.Places, err = places(c.rootfs, s); err != nil {
 		return err
 	}
+	crashpoint.Here("create.mounts-made")
 	if p.group, err = e.group(ctx, s, devices); err != nil {
 		return err
 	}
 	back.Add(func() error { return e.removeGroup(context.WithoutCancel(ctx), s.Cgroup) })
+	crashpoint.Here("create.group-made")
 	p.spec = s
 	p.program = spawn.Container(s, around)
 	c.prepared = p

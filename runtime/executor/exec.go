@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"cri-mini/internal/crashpoint"
 	"cri-mini/internal/undo"
 	"cri-mini/runtime/cgroup"
 	"cri-mini/runtime/cgroup/systemd"
@@ -56,6 +57,7 @@ func (e *Executor) Exec(ctx context.Context, id string, p spec.Process, wanted s
 		return nil, fmt.Errorf("cgroup of the process: %w", err)
 	}
 	back.Add(func() error { return group.Remove(context.WithoutCancel(ctx)) })
+	crashpoint.Here("exec.group-made")
 	dir, err := group.Open()
 	if err != nil {
 		return nil, err
@@ -88,6 +90,7 @@ func (e *Executor) Exec(ctx context.Context, id string, p spec.Process, wanted s
 		unix.Close(conn)
 		return nil, err
 	}
+	crashpoint.Here("exec.started")
 	back.Keep()
 	x := &execution{pid: int(answer.PID), conn: conn, group: group, pidfd: got["pidfd"], exited: make(chan struct{})}
 	x.connect(streams, got)
@@ -159,7 +162,9 @@ func (x *execution) Close() error {
 				c.Close()
 			}
 		}
+		crashpoint.Here("exec.ended")
 		err = errors.Join(err, x.group.Remove(context.Background()))
+		crashpoint.Here("exec.group-gone")
 	})
 	return err
 }

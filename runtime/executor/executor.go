@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cri-mini/internal/atomicfile"
+	"cri-mini/internal/crashpoint"
 	"cri-mini/runtime/capability"
 	"cri-mini/runtime/cgroup"
 	"cri-mini/runtime/cgroup/systemd"
@@ -89,9 +90,11 @@ func Open(ctx context.Context, o Options) (*Executor, error) {
 	if err := e.monitor.ensure(ctx); err != nil {
 		return nil, fmt.Errorf("monitor: %w", err)
 	}
+	crashpoint.Here("recovery.connected")
 	if err := e.watch(ctx, e.learn); err != nil {
 		return nil, fmt.Errorf("monitor: %w", err)
 	}
+	crashpoint.Here("recovery.learned")
 	return e, nil
 }
 

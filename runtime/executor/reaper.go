@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"cri-mini/internal/crashpoint"
 	"cri-mini/internal/undo"
 	"cri-mini/runtime/boot"
 	"cri-mini/runtime/cgroup"
@@ -34,11 +35,13 @@ func (e *Executor) startInit(ctx context.Context, s spec.Sandbox, made files) (s
 		return started, err
 	}
 	back.Add(func() error { return e.dropNote(initID(s.ID)) })
+	crashpoint.Here("pod.init-noted")
 	group, err := e.makeGroup(ctx, s.Cgroup, cgroup.Resources{AllowAllDevices: true})
 	if err != nil {
 		return started, err
 	}
 	back.Add(func() error { return e.removeGroup(context.WithoutCancel(ctx), s.Cgroup) })
+	crashpoint.Here("pod.init-group-made")
 	dir, err := group.Open()
 	if err != nil {
 		return started, err
@@ -65,6 +68,7 @@ func (e *Executor) startInit(ctx context.Context, s spec.Sandbox, made files) (s
 		got.close()
 		return e.forget(context.WithoutCancel(ctx), initID(s.ID), group.Kill)
 	})
+	crashpoint.Here("pod.init-started")
 	pid, err := os.Open(fmt.Sprintf("/proc/%d/ns/pid", answer.PID))
 	if err != nil {
 		return started, err
@@ -120,9 +124,11 @@ func (e *Executor) endInit(ctx context.Context, sandbox string) error {
 	if err := e.killInit(ctx, id, note.Cgroup); err != nil {
 		return err
 	}
+	crashpoint.Here("pod.init-forgotten")
 	if err := e.removeGroup(ctx, note.Cgroup); err != nil {
 		return err
 	}
+	crashpoint.Here("pod.init-group-gone")
 	if err := os.Remove(filepath.Join(e.state, exitsDir, id)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}

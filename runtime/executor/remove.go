@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"cri-mini/internal/crashpoint"
 	"cri-mini/runtime/spec"
 	"cri-mini/runtime/wire"
 )
@@ -70,6 +71,7 @@ func (e *Executor) Remove(ctx context.Context, s spec.Container) error {
 	if err := e.Kill(s.ID); err != nil {
 		e.log.Warn("cannot kill a container", "container", s.ID, "err", err)
 	}
+	crashpoint.Here("remove.killed")
 	if r, err := e.running(s.ID); err == nil {
 		if err := waitExit(ctx, r.files["pidfd"]); err != nil {
 			return err
@@ -82,22 +84,26 @@ func (e *Executor) Remove(ctx context.Context, s spec.Container) error {
 	if err := e.forget(ctx, s.ID, func() error { return e.endGroup(s.Cgroup) }); err != nil {
 		return err
 	}
+	crashpoint.Here("remove.forgotten")
 	e.mu.Lock()
 	delete(e.containers, s.ID)
 	e.mu.Unlock()
 	if err := e.removeGroup(ctx, s.Cgroup); err != nil {
 		return err
 	}
+	crashpoint.Here("remove.group-gone")
 	for _, name := range []string{exitsDir, tasksDir} {
 		if err := os.Remove(filepath.Join(e.state, name, s.ID)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
+		crashpoint.Here("remove.noted-file-gone")
 	}
 	if s.Rootfs.Writable != "" {
 		if err := os.RemoveAll(s.Rootfs.Writable); err != nil {
 			return fmt.Errorf("writable layer: %w", err)
 		}
 	}
+	crashpoint.Here("remove.layer-gone")
 	e.layers.sweep()
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"cri-mini/internal/crashpoint"
 	"cri-mini/runtime/spec"
 	"cri-mini/runtime/wire"
 )
@@ -18,6 +19,7 @@ import (
 // containers notice nothing; their exit codes come from their pidfds.
 func (e *Executor) replaceMonitor() {
 	e.log.Error("the monitor has died; starting another", "pid", e.monitor.pid())
+	crashpoint.Here("replace.noticed")
 	for wait := 10 * time.Millisecond; !e.isClosed(); wait = min(2*wait, 5*time.Second) {
 		err := e.tryReplace(context.Background())
 		if err == nil {
@@ -34,6 +36,7 @@ func (e *Executor) tryReplace(ctx context.Context) error {
 	if err := e.monitor.ensure(ctx); err != nil {
 		return err
 	}
+	crashpoint.Here("replace.started")
 	e.mu.Lock()
 	sandboxes, containers := make(map[string]*sandbox, len(e.sandboxes)), make([]*container, 0, len(e.containers))
 	for id, s := range e.sandboxes {
@@ -47,6 +50,7 @@ func (e *Executor) tryReplace(ctx context.Context) error {
 		if err := e.pin(ctx, id, s.files); err != nil {
 			return err
 		}
+		crashpoint.Here("replace.pinned")
 		if !e.has(id) { // removed meanwhile
 			if err := e.unpin(ctx, id); err != nil {
 				return err
@@ -60,7 +64,9 @@ func (e *Executor) tryReplace(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		crashpoint.Here("replace.adopted")
 	}
+	crashpoint.Here("replace.handed-over")
 	// What we do not know by now was removed meanwhile, and is not to be
 	// learned again.
 	return e.watch(ctx, func(_ context.Context, t wire.Task) error {

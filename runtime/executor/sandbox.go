@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"cri-mini/internal/crashpoint"
 	"cri-mini/internal/undo"
 	"cri-mini/runtime/cgroup"
 	"cri-mini/runtime/internal/mount"
@@ -48,6 +49,7 @@ func (e *Executor) CreateSandbox(ctx context.Context, s spec.Sandbox) (init spec
 		return init, fmt.Errorf("namespaces: %w", err)
 	}
 	back.Add(func() error { made.close(); return nil })
+	crashpoint.Here("pod.namespaces-made")
 	if err := e.shm(s, made); err != nil {
 		return init, fmt.Errorf("/dev/shm: %w", err)
 	}
@@ -64,6 +66,7 @@ func (e *Executor) CreateSandbox(ctx context.Context, s spec.Sandbox) (init spec
 	if err := e.pin(ctx, s.ID, made); err != nil {
 		return init, err
 	}
+	crashpoint.Here("pod.pinned")
 	back.Keep()
 	return init, nil
 }
@@ -292,8 +295,10 @@ func (e *Executor) RemoveSandbox(ctx context.Context, id string) error {
 	if err := e.endInit(ctx, id); err != nil {
 		return err
 	}
+	crashpoint.Here("pod.init-gone")
 	s := e.take(id) // before the monitor lets it go, or its successor gets it
 	err := e.unpin(ctx, id)
+	crashpoint.Here("pod.unpinned")
 	switch {
 	case s == nil:
 	case err != nil:

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cri-mini/internal/atomicfile"
+	"cri-mini/internal/crashpoint"
 	"cri-mini/internal/hostpath"
 	"cri-mini/internal/undo"
 	"cri-mini/runtime/spawn"
@@ -103,7 +104,9 @@ func (e *Executor) start(ctx context.Context, c *container, attach bool) (spec.S
 	if err := e.writeNote(c.id, first); err != nil {
 		return spec.Started{}, nil, fmt.Errorf("note of the task: %w", err)
 	}
+	crashpoint.Here("start.noted")
 	answer, got, err := e.spawn(ctx, c.id, p.program, parts, task, extra)
+	crashpoint.Here("start.answered")
 	if err != nil {
 		// The answer may have been lost, and the program run.
 		return spec.Started{}, nil, errors.Join(err, p.group.Kill())
@@ -117,6 +120,7 @@ func (e *Executor) start(ctx context.Context, c *container, attach bool) (spec.S
 		once: p.spec.StdinOnce, user: p.user, tracer: canTrace(p.spec),
 	}
 	e.note(c)
+	crashpoint.Here("start.noted-with-pid")
 	started := spec.Started{PID: int(answer.PID), At: answer.At}
 	if !attach {
 		return started, nil, nil
@@ -250,7 +254,9 @@ func (e *Executor) ReopenLog(ctx context.Context, id, path string) error {
 		return err
 	}
 	defer f.Close()
+	crashpoint.Here("log.opened")
 	_, _, err = e.monitor.request(ctx, &wire.Request{Verb: wire.ReopenLog, ID: id}, []*os.File{f})
+	crashpoint.Here("log.handed-over")
 	if errors.Is(err, unix.ESRCH) {
 		if errors.Is(before, os.ErrNotExist) {
 			os.Remove(path) // ours, and nobody writes to it

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"cri-mini/internal/crashpoint"
 	"cri-mini/runtime/spawn"
 	"cri-mini/runtime/wire"
 )
@@ -37,6 +38,7 @@ func (c *conn) ready(m *Monitor, _ uint32) {
 		c.refuse(m, unix.EBADMSG)
 		return
 	}
+	crashpoint.Here("monitor.asked")
 	c.do(m, r, files)
 }
 
@@ -170,6 +172,7 @@ func (c *conn) spawn(m *Monitor, r *wire.Request, files []int) {
 
 // spawned answers a spawn.
 func (c *conn) spawned(m *Monitor, t *task, result spawn.Result) {
+	crashpoint.Here("monitor.spawned")
 	if result.Failed == -1 && !spawn.Executed(m.hostProc, result.PID) {
 		unix.Wait4(result.PID, nil, 0, nil) // it has ended
 		result.Failed = spawn.Killed
@@ -236,9 +239,11 @@ func (c *conn) answer(m *Monitor, a wire.Answer, files []int) {
 	if c.gone {
 		return
 	}
+	crashpoint.Here("monitor.done")
 	if err := wire.Send(c.fd, a.Encode(), files); err != nil {
 		c.close(m)
 	}
+	crashpoint.Here("monitor.answered")
 }
 
 // close ends the connection, and the process bound to it.

@@ -7,15 +7,18 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"cri-mini/internal/crashpoint"
 	"cri-mini/runtime/wire"
 )
 
 // ready is called when the pidfd says that the process has ended.
 func (t *task) ready(m *Monitor, _ uint32) {
+	crashpoint.Here("monitor.exit-seen")
 	code, known := t.reap()
 	if !known && t.adopted && t.mayBeTold(m) {
 		return
 	}
+	crashpoint.Here("monitor.reaped")
 	t.At, t.Code, t.Unknown = time.Now(), code, !known
 	if t.cgroup >= 0 {
 		// Before anyone can remove the group: the count goes with it.
@@ -24,14 +27,17 @@ func (t *task) ready(m *Monitor, _ uint32) {
 		// With a PID namespace of its own the kernel did that already.
 		writeFile(t.cgroup, "cgroup.kill", "1")
 	}
+	crashpoint.Here("monitor.group-killed")
 	m.unwatch(t.pidfd)
 	t.pidfd = -1
 	for _, s := range t.streams {
 		s.drain(m)
 	}
+	crashpoint.Here("monitor.drained")
 	t.closeStdin()
 	t.Ended = true
 	t.writeRecord() // before anyone is told
+	crashpoint.Here("monitor.exit-recorded")
 	if t.spec.Bound {
 		if c := t.boundTo; c != nil {
 			c.bound = nil
@@ -45,6 +51,7 @@ func (t *task) ready(m *Monitor, _ uint32) {
 		}
 		m.tell(t.Task)
 	}
+	crashpoint.Here("monitor.exit-told")
 	m.reapOrphans()
 }
 
@@ -143,6 +150,7 @@ func replaceFile(dir int, name, text string) error {
 	if err == nil && n < len(text) {
 		err = unix.ENOSPC
 	}
+	crashpoint.Here("monitor.exit-written")
 	if err == nil {
 		err = unix.Renameat(dir, temp, dir, name)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"cri-mini/internal/crashpoint"
 	"cri-mini/runtime/spawn"
 )
 
@@ -111,7 +112,9 @@ func (s *spawners) start() {
 			unix.Exit(1)
 		}
 		for j := range s.jobs {
+			crashpoint.Here("monitor.before-clone")
 			j.result = j.spawn.Run(j.image, j.cgroup)
+			crashpoint.Here("monitor.cloned")
 			s.mu.Lock()
 			s.finished = append(s.finished, j)
 			s.mu.Unlock()

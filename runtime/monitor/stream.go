@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"cri-mini/internal/crashpoint"
 )
 
 // sinkLimit is how long an attached client may leave its pipe full before it
@@ -46,8 +48,10 @@ func (s *stream) ready(m *Monitor, _ uint32) {
 		s.end(m)
 		return
 	}
+	crashpoint.Here("monitor.output-read")
 	s.pass(m, m.buffer[:n])
 	s.task.log.flush()
+	crashpoint.Here("monitor.output-written")
 }
 
 // pass hands bytes to the log and the sinks.

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"cri-mini/internal/crashpoint"
 	"cri-mini/podsandbox/network/internal/ipam"
 	"cri-mini/podsandbox/network/internal/netns"
 	"cri-mini/podsandbox/network/internal/rtnl"
@@ -37,6 +38,7 @@ func (b *Bridge) Attach(pod string, ns *os.File, addresses []netip.Prefix) error
 	if err := b.pair(pod, ns, addresses); err != nil {
 		return err
 	}
+	crashpoint.Here("network.pair-made")
 	err = b.configure(inside, addresses)
 	if err == nil {
 		err = b.settle(b.PortName(addresses))
