@@ -71,6 +71,16 @@ func TestUpdateChangesWhatItNamesAndIsRemembered(t *testing.T) {
 		if got := l.world.prepared[id].Resources; got.MemoryLimit != 2<<20 || got.CpusetCpus != "0-1" || got.CPUShares != 100 {
 			t.Errorf("prepared again with %+v, want all updates in it", got)
 		}
+		l.do([]string{"restart"})
+		if err := update(&criapi.LinuxContainerResources{CpusetCpus: "1"}); err != nil {
+			t.Fatal(err)
+		}
+		if got := l.world.updates[id]; got.CpusetCpus != "1" {
+			t.Errorf("of a container that an earlier daemon started the executor is asked for %+v, want the change", got)
+		}
+		if c, err = l.pods.Container(id); err != nil {
+			t.Fatal(err)
+		}
 		if err := c.Stop(t.Context(), 0); err != nil {
 			t.Fatal(err)
 		}

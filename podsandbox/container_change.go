@@ -62,7 +62,9 @@ func (c *Container) Update(ctx context.Context, r *criapi.LinuxContainerResource
 	if asked.MemoryLimit != 0 && asked.MemorySwapLimit == 0 {
 		asked.MemorySwapLimit = limits.MemorySwapLimit
 	}
-	if c.prepared {
+	// What runs has its group, whichever daemon prepared it. One that was created
+	// by an earlier daemon gets the limits when it is prepared again.
+	if c.prepared || state == criapi.ContainerState_CONTAINER_RUNNING {
 		if err := c.Sandbox.pods.opt.Executor.Update(ctx, current, asked); err != nil {
 			return fmt.Errorf("update container %s: %w", c.ID, asInput(err, c.config, plan.UpdateField))
 		}
