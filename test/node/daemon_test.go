@@ -102,6 +102,16 @@ func (d *daemon) command() *exec.Cmd {
 // serve starts the process and returns when it answers.
 func (d *daemon) serve() {
 	d.t.Helper()
+	d.launch()
+	if err := d.answers(); err != nil {
+		d.showLog()
+		d.t.Fatal(err)
+	}
+}
+
+// launch starts the process.
+func (d *daemon) launch() {
+	d.t.Helper()
 	log, err := os.OpenFile(d.log(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		d.t.Fatal(err)
@@ -114,24 +124,27 @@ func (d *daemon) serve() {
 	}
 	d.ended = make(chan error, 1)
 	go func(process *exec.Cmd, ended chan error) { ended <- process.Wait() }(d.process, d.ended)
+}
+
+// answers returns when a process that was launched does, or has ended.
+func (d *daemon) answers() error {
 	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		select {
 		case err := <-d.ended:
 			d.ended <- err
-			d.showLog()
-			d.t.Fatalf("the daemon ended: %v", err)
+			return fmt.Errorf("the daemon ended: %w", err)
 		default:
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		_, err := d.Version(ctx, &criapi.VersionRequest{})
 		cancel()
 		if err == nil {
-			return
+			return nil
 		}
 		if time.Now().After(end) {
 			d.process.Process.Signal(syscall.SIGQUIT) // has it say what it is doing
-			<-d.ended
-			d.t.Fatalf("the daemon does not answer within %s: %v\n%s", patience, err, readFile(d.t, d.log()))
+			d.ended <- <-d.ended
+			return fmt.Errorf("the daemon does not answer within %s: %w\n%s", patience, err, readFile(d.t, d.log()))
 		}
 	}
 }

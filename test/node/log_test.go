@@ -22,6 +22,11 @@ func readLog(t *testing.T, path string) []record {
 	if text != "" && !strings.HasSuffix(text, "\n") {
 		t.Errorf("%s ends in the middle of a line: %q", path, text[max(0, len(text)-100):])
 	}
+	return parseLog(t, path, text)
+}
+
+func parseLog(t *testing.T, path, text string) []record {
+	t.Helper()
 	var records []record
 	for line := range strings.Lines(text) {
 		parts := strings.SplitN(strings.TrimSuffix(line, "\n"), " ", 4)

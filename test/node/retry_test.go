@@ -36,9 +36,9 @@ type slowNetwork struct {
 	bin string
 }
 
-func startSlow(t *testing.T) *slowNetwork {
+func startSlow(t *testing.T, flags ...string) *slowNetwork {
 	t.Helper()
-	d := start(t, "--network", "cni")
+	d := start(t, append(flags, "--network", "cni")...)
 	n := &slowNetwork{d, filepath.Join(d.dir, "cni-bin")}
 	if err := os.MkdirAll(n.bin, 0o755); err != nil {
 		t.Fatal(err)

@@ -1,0 +1,360 @@
+package node
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"cri-mini/internal/crashpoint"
+	"cri-mini/internal/testregistry"
+)
+
+var (
+	crashRounds = flag.Int("crash-rounds", 1, "how often each crash point kills, at least; from 2 on in each step that passes it")
+	crashPoint  = flag.String("crash-point", "", "only crash points whose names begin so")
+)
+
+// crash is one point in one step, and how often the step passes it.
+type crash struct {
+	step  int
+	point string
+	times int
+}
+
+// afterwards is the step behind the last: the death of the monitor, and of
+// the daemon while it puts another one in its place.
+var afterwards = len(steps)
+
+// TestKilledAtAnyCrashPointLosesAndLeavesNothing kills daemon or monitor at
+// each point of package crashpoint, in a life of a pod beside others.
+func TestKilledAtAnyCrashPointLosesAndLeavesNothing(t *testing.T) {
+	kills := map[string]int{}
+	for _, network := range []string{"builtin", "cni"} {
+		t.Run(network, func(t *testing.T) {
+			c := newCrashes(t, network, kills)
+			c.find()
+			for range *crashRounds {
+				c.round()
+			}
+			c.replacements()
+			c.end()
+		})
+	}
+	if t.Failed() {
+		return
+	}
+	for _, point := range crashpoint.Points {
+		if kills[point] < *crashRounds && strings.HasPrefix(point, *crashPoint) {
+			t.Errorf("point %s was reached %d times, want %d", point, kills[point], *crashRounds)
+		}
+	}
+}
+
+// crashes is the test with one kind of network.
+type crashes struct {
+	*story
+	t     *testing.T
+	mine  func(point string) bool
+	kills map[string]int
+	found []crash
+	turns map[crash]int // how often it was its turn
+	check func()
+	lost  int // bystanders that nobody could have kept
+	began time.Time
+	at    string  // the last kill
+	total *beside // sums of those before
+}
+
+func newCrashes(t *testing.T, network string, kills map[string]int) *crashes {
+	points := t.TempDir()
+	flags := []string{"--crash-points", points}
+	var d *daemon
+	if network == "cni" {
+		d = startSlow(t, flags...).daemon
+	} else {
+		d = ready(t, flags...)
+	}
+	cni := network == "cni"
+	registry(t).Push("crash", "1", busybox(t, testregistry.Layer{Files: []testregistry.File{{Name: "one", Data: "1"}, {Name: "two", Data: "2"}}}))
+	c := &crashes{t: t, kills: kills, turns: map[crash]int{}, began: time.Now(), total: &beside{},
+		mine: func(point string) bool {
+			return strings.HasPrefix(point, *crashPoint) && strings.HasPrefix(point, "cni.") == cni
+		},
+		story: &story{d: d, points: points, beside: d.startBeside()}}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the last: %s", c.at)
+		}
+	})
+	c.settleBeside()
+	c.passUndisturbed() // makes what stays
+	d.restart()         // and a daemon that has learned of all that runs
+	c.check = c.unchangedBeside()
+	return c
+}
+
+// settleBeside has bystanders be like those that outlived a monitor: that holds
+// less of a process that it adopted.
+func (c *crashes) settleBeside() {
+	c.d.killMonitor()
+	c.monitors++
+	c.beside.unharmed(1)
+}
+
+// unchangedBeside is unchanged with what a pod with an init makes.
+func (c *crashes) unchangedBeside() (check func()) {
+	c.d.sharedLife()
+	plain := c.d.unchanged()
+	return func() {
+		c.d.sharedLife()
+		plain()
+	}
+}
+
+func (c *crashes) passUndisturbed() {
+	c.t.Helper()
+	for _, step := range steps {
+		c.arm("", 0)
+		if err := step.do(c.story); err != nil {
+			c.t.Fatalf("%s: %v", step.name, err)
+		}
+	}
+}
+
+// find learns which points each step passes: those that it passes twice out of
+// two times.
+func (c *crashes) find() {
+	c.t.Helper()
+	first, second := c.trace(), c.trace()
+	shortest := map[string]crash{}
+	load := make([]int, len(first))
+	for step := range first {
+		for _, point := range crashpoint.Points {
+			times := min(first[step][point], second[step][point])
+			if times == 0 || !c.mine(point) || strings.HasPrefix(point, "monitor.output") && steps[min(step, afterwards-1)].name != "exec" ||
+				step == afterwards && !strings.HasPrefix(point, "replace.") {
+				continue
+			}
+			c.found = append(c.found, crash{step, point, times})
+		}
+	}
+	if *crashRounds > 1 {
+		return
+	}
+	// Once each, and the steps alike.
+	for _, x := range c.found {
+		if other, known := shortest[x.point]; !known || load[x.step] < load[other.step]-1 {
+			if known {
+				load[other.step]--
+			}
+			shortest[x.point] = x
+			load[x.step]++
+		}
+	}
+	c.found = slices.DeleteFunc(c.found, func(x crash) bool { return shortest[x.point] != x })
+}
+
+// trace goes through the story and notes the points of each step.
+func (c *crashes) trace() []map[string]int {
+	c.t.Helper()
+	path := filepath.Join(c.points, crashpoint.Trace)
+	all := make([]map[string]int, len(steps)+1)
+	for i := range all {
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			c.t.Fatal(err)
+		}
+		c.arm("", 0)
+		if i == afterwards {
+			c.killMonitor()
+			c.beside.unharmed(1)
+		} else if err := steps[i].do(c.story); err != nil {
+			c.t.Fatalf("%s: %v", steps[i].name, err)
+		}
+		all[i] = c.passed(path)
+	}
+	if err := os.Remove(path); err != nil {
+		c.t.Fatal(err)
+	}
+	return all
+}
+
+// passed waits until a step is over in the background too.
+func (c *crashes) passed(path string) map[string]int {
+	c.t.Helper()
+	var counts map[string]int
+	quiet, sum := 0, 0
+	eventually(c.t, "no more points are passed", func() bool {
+		counts = map[string]int{}
+		for line := range strings.Lines(readFile(c.t, path)) {
+			counts[strings.TrimSpace(line)]++
+		}
+		now := 0
+		for point, n := range counts {
+			if !strings.HasPrefix(point, "monitor.output") {
+				now += n
+			}
+		}
+		if quiet++; now != sum || !c.d.synced() {
+			quiet, sum = 0, now
+		}
+		return quiet > 6
+	})
+	return counts
+}
+
+// round kills at each point that was found, in as many passes through the
+// story as the step with most of them needs.
+func (c *crashes) round() {
+	c.t.Helper()
+	queues := make([][]crash, len(steps))
+	passes := 0
+	for _, x := range c.found {
+		if x.step != afterwards {
+			queues[x.step] = append(queues[x.step], x)
+			passes = max(passes, len(queues[x.step]))
+		}
+	}
+	for pass := range passes {
+		for i := range queues {
+			var x crash
+			if pass < len(queues[i]) {
+				x = queues[i][pass]
+			}
+			if c.killAt(i, x); c.t.Failed() {
+				c.t.Fatalf("killed in the step %q at %q", steps[i].name, x.point)
+			}
+		}
+		if c.check(); c.t.Failed() {
+			c.t.FailNow()
+		}
+	}
+}
+
+// replacements kills the monitor, and the daemon at each point on the way to
+// another monitor. That ends bystanders, so there are new ones each time.
+func (c *crashes) replacements() {
+	c.t.Helper()
+	c.leaveBeside(true)
+	check := c.unchangedBeside()
+	for range *crashRounds {
+		for _, x := range c.found {
+			if x.step != afterwards {
+				continue
+			}
+			c.beside = c.d.startBeside()
+			c.replace(x)
+			if check(); c.t.Failed() {
+				c.t.Fatalf("killed at %q", x.point)
+			}
+		}
+	}
+}
+
+// killAt does one step, with a death at a point unless it is none.
+func (c *crashes) killAt(step int, x crash) {
+	c.t.Helper()
+	n := 1
+	if x.point != "" {
+		n += c.turns[x] % x.times
+		c.turns[x]++
+	}
+	c.arm(x.point, n)
+	c.at = fmt.Sprintf("step %q, point %q, time %d", steps[step].name, x.point, n)
+	err := steps[step].do(c.story)
+	if c.armed != "" {
+		// Later times, and what happens in the background, may not come.
+		c.awaitDeath(n == 1)
+	}
+	if c.cut && !c.fired() {
+		c.kills[x.point]++
+		again := steps[step].do(c.story)
+		if err != nil && again != nil {
+			c.t.Errorf("%s, with a death at %s (time %d): %v; then %v", steps[step].name, x.point, n, err, again)
+		} else if again != nil {
+			c.t.Errorf("%s again, after a death at %s (time %d): %v", steps[step].name, x.point, n, again)
+		}
+	} else if err != nil {
+		c.t.Errorf("%s: %v", steps[step].name, err)
+	}
+}
+
+// awaitDeath waits for a point that is reached behind the answer of a call.
+func (c *crashes) awaitDeath(sure bool) {
+	c.t.Helper()
+	wait := patience
+	if !sure || *crashRounds > 1 {
+		wait = 3 * time.Second
+	}
+	for end := time.Now().Add(wait); time.Now().Before(end) && !c.fired(); time.Sleep(5 * time.Millisecond) {
+	}
+	if c.fired() {
+		c.revive()
+	} else {
+		c.disarm()
+	}
+}
+
+func (c *crashes) killMonitor() {
+	c.t.Helper()
+	c.d.killMonitor()
+	c.monitors++
+}
+
+// replace kills the monitor, and the daemon while it hands over what it has.
+// What it has not handed over by then nobody has.
+func (c *crashes) replace(x crash) {
+	c.t.Helper()
+	n := 1 + c.turns[x]%x.times
+	c.turns[x]++
+	c.arm(x.point, n)
+	c.at = fmt.Sprintf("replacement of the monitor, point %q, time %d", x.point, n)
+	if err := syscall.Kill(c.old, syscall.SIGKILL); err != nil {
+		c.t.Fatal(err)
+	}
+	c.monitors++
+	for end := time.Now().Add(patience); time.Now().Before(end) && !c.fired(); time.Sleep(5 * time.Millisecond) {
+	}
+	if !c.fired() {
+		c.t.Fatalf("point %s was not passed %d times by the replacement of the monitor", x.point, n)
+	}
+	c.armed = ""
+	c.kills[x.point]++
+	c.buryDaemon()
+	c.d.serve()
+	lost := c.beside.accounted()
+	if lost && x.point == "replace.handed-over" {
+		c.t.Errorf("bystanders were lost although the monitor had all")
+	}
+	if !lost {
+		c.beside.unharmed(1)
+	}
+	c.leaveBeside(!lost)
+}
+
+// leaveBeside ends the bystanders.
+func (c *crashes) leaveBeside(whole bool) {
+	c.t.Helper()
+	if !whole {
+		c.lost += len(c.beside.all)
+	}
+	c.beside.end(whole)
+	c.total.lines, c.total.missing, c.total.torn = c.total.lines+c.beside.lines, c.total.missing+c.beside.missing, c.total.torn+c.beside.torn
+}
+
+func (c *crashes) end() {
+	c.t.Helper()
+	sum, points := 0, 0
+	for point, n := range c.kills {
+		if c.mine(point) {
+			sum, points = sum+n, points+1
+		}
+	}
+	c.t.Logf("%d points, %d kills at them in %s: %d deaths of the daemon, %d of the monitor; lost 0, leaked 0; %s; %d of them ended because daemon and monitor died together",
+		points, sum, time.Since(c.began).Round(time.Second), c.daemons, c.monitors, c.total, c.lost)
+}
