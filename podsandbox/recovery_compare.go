@@ -6,6 +6,7 @@ import (
 	"os"
 	"time"
 
+	"cri-mini/internal/broken"
 	"cri-mini/runtime/spec"
 )
 
@@ -55,7 +56,9 @@ func (r *recovery) run(found []*Sandbox) {
 		}
 	})
 	for key, pods := range r.halfMade {
-		r.takeBack(key, pods)
+		if !broken.TakeBack {
+			r.takeBack(key, pods)
+		}
 	}
 	for what, work := range r.leftovers {
 		p.later(what, work)

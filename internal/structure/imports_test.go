@@ -38,7 +38,7 @@ var ours = []struct{ who, may string }{
 	{"runtime/spec", ""},
 	{"runtime/spawn", "runtime/spec"},
 	{"runtime/wire", "runtime/spawn"},
-	{"runtime/monitor", "runtime/spawn runtime/wire internal/crashpoint"},
+	{"runtime/monitor", "runtime/spawn runtime/wire internal/broken internal/crashpoint"},
 	{"runtime/boot", "runtime/monitor internal/crashpoint"},
 	{"runtime/internal/...", "runtime/spec"},
 	{"runtime/capability", "internal/..."},

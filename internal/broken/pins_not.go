@@ -1,0 +1,6 @@
+//go:build !broken_pins
+
+package broken
+
+// Pins: a monitor that replaces another does not get the namespaces of the pods.
+const Pins = false
