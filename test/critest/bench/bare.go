@@ -14,24 +14,32 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bareLives issues the system calls of a pod's start from this process: what no
-// runtime can do without, and nothing else.
-func bareLives(t *table, dir, repository string, count int) error {
-	b, err := newBare(dir, filepath.Join(repository, ".cache/busybox"))
-	if err != nil {
-		return err
-	}
-	for number := range count {
-		done := make(chan error)
-		go func() {
-			runtime.LockOSThread() // never unlocked: the thread ends with its namespaces
-			done <- b.life(t, number)
-		}()
-		if err := <-done; err != nil {
-			return err
+// floor is the name of the system calls of a pod's life, issued from this
+// process: what no runtime can do without, and nothing else.
+const floor = "bare kernel operations"
+
+// live starts one pod and ends it.
+func (b *bare) live(t *table) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with its namespaces
+		done <- b.life(t, b.count)
+	}()
+	b.count++
+	return <-done
+}
+
+// CPU is what this process and its children have used.
+func (b *bare) CPU() (time.Duration, error) {
+	var sum time.Duration
+	for _, who := range []int{unix.RUSAGE_SELF, unix.RUSAGE_CHILDREN} {
+		var used unix.Rusage
+		if err := unix.Getrusage(who, &used); err != nil {
+			return 0, err
 		}
+		sum += time.Duration(used.Utime.Nano() + used.Stime.Nano())
 	}
-	return nil
+	return sum, nil
 }
 
 // bare is what pods share.
@@ -39,6 +47,7 @@ type bare struct {
 	dir    string
 	bridge *netlink.Bridge
 	host   *netlink.Handle
+	count  int
 }
 
 func newBare(dir, busybox string) (*bare, error) {
@@ -69,7 +78,7 @@ func newBare(dir, busybox string) (*bare, error) {
 	if err := host.LinkAdd(bridge); err != nil {
 		return nil, err
 	}
-	return &bare{dir, bridge, host}, host.LinkSetUp(bridge)
+	return &bare{dir: dir, bridge: bridge, host: host}, host.LinkSetUp(bridge)
 }
 
 // life starts one pod and ends it; the start is timed.
@@ -78,7 +87,7 @@ func (b *bare) life(t *table, number int) error {
 	cgroup := filepath.Join("/sys/fs/cgroup", fmt.Sprintf("bare-%d", number))
 	var process *os.Process
 	start := time.Now()
-	network, err := t.time("bare: network, hostname", func() error { return b.network(number) })
+	network, err := t.time("kernel: network, hostname", floor, func() error { return b.network(number) })
 	if err != nil {
 		return err
 	}
@@ -86,16 +95,17 @@ func (b *bare) life(t *table, number int) error {
 		name string
 		do   func() error
 	}{
-		{"bare: cgroups, root file system, mounts", func() error { return b.mounts(pod, cgroup) }},
-		{"bare: clone, exec", func() (err error) { process, err = b.spawn(pod, cgroup); return err }},
+		{"kernel: cgroups, root file system, mounts", func() error { return b.mounts(pod, cgroup) }},
+		{"kernel: clone, exec", func() (err error) { process, err = b.spawn(pod, cgroup); return err }},
 	} {
-		if _, err := t.time(s.name, s.do); err != nil {
+		if _, err := t.time(s.name, floor, s.do); err != nil {
 			return err
 		}
 	}
 	took := time.Since(start)
-	t.add("= bare pod start", took)
-	t.add("= bare pod start without network", took-network)
+	t.add(podStart, floor, took)
+	t.add("kernel: pod start without network", floor, took-network)
+	start = time.Now()
 	if err := process.Kill(); err != nil {
 		return err
 	}
@@ -111,7 +121,9 @@ func (b *bare) life(t *table, number int) error {
 	if err := os.Remove(cgroup); err != nil {
 		return err
 	}
-	return os.RemoveAll(pod)
+	err = os.RemoveAll(pod)
+	t.add(podEnd, floor, time.Since(start))
+	return err
 }
 
 func (b *bare) network(number int) error {

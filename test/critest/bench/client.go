@@ -11,8 +11,9 @@ import (
 )
 
 const (
-	image    = "registry.test/busybox:1.29-2"
-	patience = time.Minute // for any one call
+	image      = "registry.test/busybox:1.29-2"
+	pauseImage = "registry.test/pause:bench" // sleeps, in as little memory as image does
+	patience   = 2 * time.Minute             // for a life's half
 )
 
 // client is the kubelet's side of the socket.
@@ -20,21 +21,24 @@ type client struct {
 	connection *grpc.ClientConn
 	runtime    criapi.RuntimeServiceClient
 	images     criapi.ImageServiceClient
+	logs       string // folder for what containers print
 }
 
-func dial(endpoint string) (*client, error) {
+func dial(endpoint, logs string) (*client, error) {
 	connection, err := grpc.NewClient(endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return nil, err
 	}
-	c := &client{connection, criapi.NewRuntimeServiceClient(connection), criapi.NewImageServiceClient(connection)}
+	return &client{connection, criapi.NewRuntimeServiceClient(connection), criapi.NewImageServiceClient(connection), logs}, nil
+}
+
+func (c *client) pull(name string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	if _, err := c.images.PullImage(ctx, &criapi.PullImageRequest{Image: &criapi.ImageSpec{Image: image}}); err != nil {
-		c.close()
-		return nil, fmt.Errorf("pull: %w", err)
+	if _, err := c.images.PullImage(ctx, &criapi.PullImageRequest{Image: &criapi.ImageSpec{Image: name}}); err != nil {
+		return fmt.Errorf("pull %s: %w", name, err)
 	}
-	return c, nil
+	return nil
 }
 
 func (c *client) close() { _ = c.connection.Close() }
@@ -46,16 +50,22 @@ type pod struct {
 	id        string
 	container string
 	asked     time.Time // for the start
+	options   *criapi.NamespaceOption
 }
 
 func (c *client) newPod(number int) *pod {
 	name := fmt.Sprintf("bench-%d", number)
-	return &pod{c: c, config: &criapi.PodSandboxConfig{
-		Metadata: &criapi.PodSandboxMetadata{Name: name, Namespace: "bench", Uid: name},
-		Hostname: name,
-		Linux:    &criapi.LinuxPodSandboxConfig{SecurityContext: &criapi.LinuxSandboxSecurityContext{Seccomp: defaultSeccomp, NamespaceOptions: &criapi.NamespaceOption{Pid: criapi.NamespaceMode_CONTAINER}}},
+	options := &criapi.NamespaceOption{Pid: criapi.NamespaceMode_CONTAINER}
+	return &pod{c: c, options: options, config: &criapi.PodSandboxConfig{
+		Metadata:     &criapi.PodSandboxMetadata{Name: name, Namespace: "bench", Uid: name},
+		Hostname:     name,
+		LogDirectory: c.logs,
+		Linux:        &criapi.LinuxPodSandboxConfig{SecurityContext: &criapi.LinuxSandboxSecurityContext{Seccomp: defaultSeccomp, NamespaceOptions: options}},
 	}}
 }
+
+// command is what the one container of each pod runs.
+var command = []string{"/bin/sleep", "1000000"}
 
 var defaultSeccomp = &criapi.SecurityProfile{ProfileType: criapi.SecurityProfile_RuntimeDefault}
 
@@ -73,9 +83,10 @@ func (p *pod) create(ctx context.Context) error {
 		Config: &criapi.ContainerConfig{
 			Metadata: &criapi.ContainerMetadata{Name: "sleep"},
 			Image:    &criapi.ImageSpec{Image: image},
-			Command:  []string{"/bin/sleep", "1000000"},
+			Command:  command,
+			LogPath:  p.config.Metadata.Name,
 			Linux: &criapi.LinuxContainerConfig{SecurityContext: &criapi.LinuxContainerSecurityContext{
-				NamespaceOptions: &criapi.NamespaceOption{Pid: criapi.NamespaceMode_CONTAINER},
+				NamespaceOptions: p.options,
 				Seccomp:          defaultSeccomp,
 				MaskedPaths: []string{
 					"/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",

@@ -4,83 +4,94 @@ import (
 	"bytes"
 	"fmt"
 	"os"
-	"path/filepath"
-	"strings"
+	"slices"
 	"time"
 )
 
-// idle measures what pods that do nothing cost.
-func (c *client) idle(t *table, program string, count int) error {
-	memory, err := privateMemory(program)
+// idle measures what pods that do nothing cost: 1, half of count, and count.
+func idle(t *table, all []*subject, count int) error {
+	for _, s := range all {
+		if err := s.idle(t, count); err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+	}
+	return nil
+}
+
+func (s *subject) idle(t *table, count int) error {
+	mounts, err := s.mountCount()
 	if err != nil {
 		return err
 	}
-	mounts, err := mountCount()
+	first, err := s.memory(t, 0)
 	if err != nil {
 		return err
 	}
 	var pods []*pod
-	for number := range count {
-		p := c.newPod(number)
-		if _, err := p.do(newTable(), birth); err != nil {
-			return fmt.Errorf("idle pod %d: %w", number, err)
+	var last float64
+	for _, goal := range []int{1, count / 2, count} {
+		if pods, err = s.grow(pods, goal); err != nil {
+			return err
+		}
+		time.Sleep(time.Second) // let the last goroutines and their garbage go
+		if last, err = s.memory(t, goal); err != nil {
+			return err
+		}
+	}
+	t.note("memory, growth for each pod", s.name, (last-first)/float64(count), "kB")
+	mountsWith, err := s.mountCount()
+	if err != nil {
+		return err
+	}
+	t.note(fmt.Sprintf("new lines in the daemon's mount table, %d pods", count), s.name, mountsWith-mounts, "")
+	return s.shrink(pods)
+}
+
+// grow starts pods until there are so many.
+func (s *subject) grow(pods []*pod, goal int) ([]*pod, error) {
+	for len(pods) < goal {
+		p := s.newPod(s.count)
+		s.count++
+		if _, err := p.do(newTable(), s.name, birth); err != nil {
+			return pods, fmt.Errorf("pod %d of %d: %w", len(pods), goal, err)
 		}
 		pods = append(pods, p)
 	}
-	time.Sleep(time.Second) // let the last goroutines and their garbage go
-	memoryWith, err := privateMemory(program)
-	if err != nil {
-		return err
-	}
-	mountsWith, err := mountCount()
-	if err != nil {
-		return err
-	}
-	t.note("memory of our processes without pods", memory, "kB")
-	t.note(fmt.Sprintf("memory of our processes with %d pods", count), memoryWith, "kB")
-	t.note("growth for each pod", (memoryWith-memory)/float64(count), "kB")
-	t.note(fmt.Sprintf("new lines in the host's mount table, %d pods", count), mountsWith-mounts, "")
+	return pods, nil
+}
+
+func (s *subject) shrink(pods []*pod) error {
 	for _, p := range pods {
-		if _, err := p.do(newTable(), death); err != nil {
+		if _, err := p.do(newTable(), s.name, death); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// privateMemory is the proportional share (Pss, in kB) of all processes that run the program,
-// from its file or from a sealed copy in memory.
-func privateMemory(program string) (float64, error) {
-	processes, err := filepath.Glob("/proc/[0-9]*")
+// memory is of all processes but the pods' own programs, in kB.
+func (s *subject) memory(t *table, pods int) (float64, error) {
+	processes, err := s.place.Processes()
 	if err != nil {
 		return 0, err
 	}
 	var sum float64
-	found := false
-	for _, process := range processes {
-		file, err := os.Readlink(filepath.Join(process, "exe"))
-		if err != nil || file != program && !strings.HasPrefix(file, "/memfd:") {
-			continue // it is another program, or has just ended
-		}
-		found = true
-		rollup, err := os.ReadFile(filepath.Join(process, "smaps_rollup"))
-		if err != nil {
-			return 0, err
-		}
-		for line := range strings.Lines(string(rollup)) {
-			var pss float64
-			if n, _ := fmt.Sscanf(line, "Pss: %f kB", &pss); n == 1 {
-				sum += pss
-			}
+	var count int
+	for _, p := range processes {
+		if !slices.Equal(p.Args, command) {
+			sum += p.PSS
+			count++
 		}
 	}
-	if !found {
-		return 0, fmt.Errorf("no process runs %s", program)
+	if count == 0 {
+		return 0, fmt.Errorf("the place has no process")
 	}
+	t.note(fmt.Sprintf("memory with %d pods", pods), s.name, sum/1024, "MiB")
+	t.note(fmt.Sprintf("processes with %d pods, their own programs left out", pods), s.name, float64(count), "")
 	return sum, nil
 }
 
-func mountCount() (float64, error) {
-	table, err := os.ReadFile("/proc/self/mountinfo")
+func (s *subject) mountCount() (float64, error) {
+	table, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", s.daemon.Pid()))
 	return float64(bytes.Count(table, []byte("\n"))), err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
@@ -20,6 +21,8 @@ var birth = []step{
 	{"StartContainer", (*pod).start},
 }
 
+var execution = []step{{"ExecSync true", (*pod).exec}}
+
 var death = []step{
 	{"StopContainer (at once)", (*pod).stopContainer},
 	{"RemoveContainer", (*pod).removeContainer},
@@ -27,13 +30,19 @@ var death = []step{
 	{"RemovePodSandbox", (*pod).remove},
 }
 
+// The halves of a life, which are the sums of their steps.
+const (
+	podStart = "**pod start**"
+	podEnd   = "**pod end**"
+)
+
 // do runs steps and returns what all took together.
-func (p *pod) do(t *table, steps []step) (time.Duration, error) {
+func (p *pod) do(t *table, subject string, steps []step) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	var sum time.Duration
 	for _, s := range steps {
-		took, err := t.time(s.name, func() error { return s.do(p, ctx) })
+		took, err := t.time(s.name, subject, func() error { return s.do(p, ctx) })
 		if err != nil {
 			return sum, err
 		}
@@ -42,34 +51,110 @@ func (p *pod) do(t *table, steps []step) (time.Duration, error) {
 	return sum, nil
 }
 
-// lives runs pods one after the other.
-func (c *client) lives(t *table, count int) error {
-	for number := range count {
-		p := c.newPod(number)
-		took, err := p.do(t, birth)
-		if err != nil {
-			return err
-		}
-		t.add("= pod start", took)
+// live runs one pod from its beginning to its end.
+func (s *subject) live(t *table) error {
+	p := s.newPod(s.count)
+	s.count++
+	took, err := p.do(t, s.name, birth)
+	if err != nil {
+		return err
+	}
+	t.add(podStart, s.name, took)
+	if s.name == own { // others stamp the start later
 		executed, err := p.untilExecuted(context.Background())
 		if err != nil {
 			return err
 		}
-		t.add("StartContainer to the first instruction", executed)
-		if _, err := p.do(t, []step{{"ExecSync true", (*pod).exec}}); err != nil {
+		t.add("StartContainer to the first instruction", s.name, executed)
+	}
+	if _, err := p.do(t, s.name, execution); err != nil {
+		return err
+	}
+	if took, err = p.do(t, s.name, death); err != nil {
+		return err
+	}
+	t.add(podEnd, s.name, took)
+	return nil
+}
+
+// lives runs pods one after the other, each of another subject than the one
+// before: what disturbs the machine disturbs all alike. A slow one gets fewer.
+func lives(t *table, b *bare, all []*subject, count int) error {
+	const slow = 4 // of that many turns a peer has one
+	cpu, counts := map[string]time.Duration{}, map[string]int{}
+	turn := func(name string, use func() (time.Duration, error), live func(*table) error) error {
+		before, err := use()
+		if err != nil {
 			return err
 		}
-		if took, err = p.do(t, death); err != nil {
+		if err := live(t); err != nil {
 			return err
 		}
-		t.add("= pod end", took)
+		after, err := use()
+		cpu[name] += after - before
+		counts[name]++
+		return err
+	}
+	for _, s := range all { // the first life pays for what is made once
+		if err := s.live(newTable()); err != nil {
+			return err
+		}
+	}
+	for number := range count {
+		if err := turn(floor, b.CPU, b.live); err != nil {
+			return err
+		}
+		for _, s := range all {
+			if s.name != own && number%slow != 0 {
+				continue
+			}
+			if err := turn(s.name, s.place.CPU, s.live); err != nil {
+				return err
+			}
+		}
+	}
+	for _, name := range append([]string{floor}, names(all)...) {
+		t.note("processor time of a pod's life", name, cpu[name].Seconds()*1000/float64(counts[name]), "ms")
 	}
 	return nil
 }
 
-// rate runs whole lives in parallel. Their calls wait for each other, so only
-// the number per second is kept.
-func (c *client) rate(t *table, count, jobs int) error {
+func names(all []*subject) []string {
+	var list []string
+	for _, s := range all {
+		list = append(list, s.name)
+	}
+	return list
+}
+
+// rates runs whole lives, so many at a time, in rounds of one subject after the
+// other, and keeps the median of the rounds.
+func rates(t *table, all []*subject, jobs int) error {
+	const rounds = 3
+	found := map[string][]float64{}
+	for range rounds {
+		for _, s := range all {
+			count := 8 + 2*jobs
+			if s.name == own {
+				count *= 4
+			}
+			rate, err := s.rate(count, jobs)
+			if err != nil {
+				return fmt.Errorf("%s, %d at a time: %w", s.name, jobs, err)
+			}
+			found[s.name] = append(found[s.name], rate)
+		}
+	}
+	for _, s := range all {
+		slices.Sort(found[s.name])
+		t.note(fmt.Sprintf("pods, %d at a time", jobs), s.name, found[s.name][rounds/2], "1/s")
+	}
+	return nil
+}
+
+// rate is in pods per second. Single calls wait for each other, so their times
+// are not kept.
+func (s *subject) rate(count, jobs int) (float64, error) {
 	numbers := make(chan int)
 	failed := make(chan error, jobs)
 	var workers sync.WaitGroup
@@ -77,9 +162,9 @@ func (c *client) rate(t *table, count, jobs int) error {
 	for range jobs {
 		workers.Go(func() {
 			for number := range numbers {
-				p := c.newPod(number)
-				_, born := p.do(newTable(), birth)
-				_, died := p.do(newTable(), death)
+				p := s.newPod(number)
+				_, born := p.do(newTable(), s.name, birth)
+				_, died := p.do(newTable(), s.name, death)
 				if err := errors.Join(born, died); err != nil {
 					select {
 					case failed <- err:
@@ -89,16 +174,17 @@ func (c *client) rate(t *table, count, jobs int) error {
 			}
 		})
 	}
-	for number := range count {
-		numbers <- number
+	for range count {
+		numbers <- s.count
+		s.count++
 	}
 	close(numbers)
 	workers.Wait()
-	t.note(fmt.Sprintf("pods per second, %d at a time", jobs), float64(count)/time.Since(start).Seconds(), "")
+	took := time.Since(start)
 	select {
 	case err := <-failed:
-		return fmt.Errorf("in parallel: %w", err)
+		return 0, err
 	default:
-		return nil
+		return float64(count) / took.Seconds(), nil
 	}
 }

@@ -1,9 +1,10 @@
 // Command bench measures the life of pods, beside the same kernel operations
-// issued bare.
+// issued bare and beside other runtimes.
 //
-// It starts a daemon in an enclosure, so no other pods, addresses or rules of
-// the machine are in the way, and talks CRI to it as a kubelet would. It prints
-// a table, and writes it as JSON for a later run to compare with.
+// It starts daemons in an enclosure, each in a place of its own, so no other
+// pods, addresses or rules of the machine are in the way, and talks CRI to all
+// as a kubelet would, in turns. It prints tables in Markdown, and writes them as
+// JSON for a later run to compare with.
 package main
 
 import (
@@ -12,20 +13,20 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"cri-mini/test/critest/internal/enclosure"
-	"cri-mini/test/critest/internal/instance"
-	"cri-mini/test/critest/internal/registry"
 	"cri-mini/test/critest/internal/testimage"
 )
 
 type options struct {
 	daemon string
+	peers  string
 	output string
+	parts  string
 	pods   int
 	idle   int
-	jobs   int
 
 	repository string
 }
@@ -33,9 +34,10 @@ type options struct {
 func main() {
 	var o options
 	flag.StringVar(&o.daemon, "daemon", "", "`program` to measure (default: bin/cri-mini of the repository)")
-	flag.StringVar(&o.output, "output", "", "`directory` for log and result (default: .cache/bench)")
-	flag.IntVar(&o.pods, "pods", 300, "pods one after the other")
-	flag.IntVar(&o.jobs, "parallel", 16, "pods at a time, for the rate")
+	flag.StringVar(&o.peers, "peers", "", "`folder` of the programs to compare with, as hack/peers makes it (default: compare with none)")
+	flag.StringVar(&o.output, "output", "", "`directory` for logs and results (default: .cache/bench)")
+	flag.StringVar(&o.parts, "parts", "lives,rates,idle", "what to measure")
+	flag.IntVar(&o.pods, "pods", 200, "pods one after the other")
 	flag.IntVar(&o.idle, "idle", 100, "idle pods, for memory and mounts")
 	flag.Parse()
 
@@ -76,58 +78,74 @@ func (o *options) build() error {
 }
 
 // inside measures and prints.
-func (o *options) inside(work string) (int, error) {
-	images, err := testimage.BuildAll(o.repository)
+func (o *options) inside(work string) (status int, err error) {
+	images, err := o.images()
 	if err != nil {
 		return 1, err
 	}
-	d := &instance.Daemon{Program: o.daemon, Work: work, Log: filepath.Join(o.output, "daemon.log"), Level: "info"}
-	if err := registry.Serve(images, d.Registries()); err != nil {
-		return 1, err
-	}
-	if err := d.Start(); err != nil {
-		return 1, err
-	}
-	t, err := o.measure(d)
-	if stopErr := d.Stop(); err == nil {
-		err = stopErr
-	}
+	b, err := newBare(filepath.Join(work, "bare"), testimage.Built(o.repository).Busybox)
 	if err != nil {
 		return 1, err
 	}
-	fmt.Printf("bare kernel operations, %d times\n", o.pods)
-	if err := bareLives(t, filepath.Join(work, "bare"), o.repository, o.pods); err != nil {
-		return 1, fmt.Errorf("bare operations: %w", err)
+	all, err := o.subjects(work, images)
+	if err != nil {
+		return 1, err
 	}
+	defer func() {
+		if closeErr := closeAll(all); err == nil && closeErr != nil {
+			status, err = 1, closeErr
+		}
+	}()
+	t := newTable()
+	for part := range strings.SplitSeq(o.parts, ",") {
+		fmt.Printf("%s %s\n", time.Now().Format(time.TimeOnly), part)
+		if err := o.measure(part, t, b, all); err != nil {
+			return 1, fmt.Errorf("%s: %w", part, err)
+		}
+	}
+	fmt.Println(machine())
 	t.print(os.Stdout)
 	return 0, o.save(t)
 }
 
-func (o *options) measure(d *instance.Daemon) (*table, error) {
-	c, err := dial(d.Endpoint())
+func (o *options) images() (*testimage.Set, error) {
+	images, err := testimage.BuildAll(o.repository)
 	if err != nil {
 		return nil, err
 	}
-	defer c.close()
-	t := newTable()
-	fmt.Printf("pods one after the other, %d times\n", o.pods)
-	if err := c.lives(t, o.pods); err != nil {
+	busybox, err := testimage.BusyboxLayer(testimage.Built(o.repository).Busybox)
+	if err != nil {
 		return nil, err
 	}
-	fmt.Printf("pods %d at a time, %d times\n", o.jobs, o.pods)
-	if err := c.rate(t, o.pods, o.jobs); err != nil {
-		return nil, err
+	pause := testimage.Config{Entrypoint: []string{"/bin/sleep", "2147483647"}}
+	return images, images.Add(filepath.Base(pauseImage), pause, busybox)
+}
+
+func (o *options) measure(part string, t *table, b *bare, all []*subject) error {
+	switch part {
+	case "lives":
+		return lives(t, b, all, o.pods)
+	case "rates":
+		for _, jobs := range []int{1, 4, 16} {
+			if err := rates(t, all, jobs); err != nil {
+				return err
+			}
+		}
+		return nil
+	case "idle":
+		return idle(t, all, o.idle)
+	default:
+		return fmt.Errorf("there is no such part")
 	}
-	fmt.Printf("%d idle pods\n", o.idle)
-	return t, c.idle(t, d.Program, o.idle)
 }
 
 func (o *options) save(t *table) error {
 	text, err := json.MarshalIndent(struct {
 		When    time.Time
+		Machine string
 		Results []row
 		Numbers []number
-	}{time.Now().UTC(), t.rows(), t.numbers}, "", "  ")
+	}{time.Now().UTC(), machine(), t.rows(), t.numbers}, "", "  ")
 	if err != nil {
 		return err
 	}
@@ -137,4 +155,24 @@ func (o *options) save(t *table) error {
 	}
 	fmt.Println("written to", path)
 	return nil
+}
+
+// machine tells what the numbers are of, and how busy it is.
+func machine() string {
+	text := func(path string) string {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return path + " unknown"
+		}
+		return strings.TrimSpace(string(content))
+	}
+	var cpu string
+	processors := 0
+	for line := range strings.Lines(text("/proc/cpuinfo")) {
+		if name, ok := strings.CutPrefix(line, "model name\t: "); ok {
+			cpu = strings.TrimSpace(name)
+			processors++
+		}
+	}
+	return fmt.Sprintf("%s; %d processors, %s; Linux %s; load %s", time.Now().UTC().Format(time.DateTime), processors, cpu, text("/proc/sys/kernel/osrelease"), text("/proc/loadavg"))
 }

@@ -1,23 +1,21 @@
-// Package instance runs the daemon under test with directories of its own.
+// Package instance runs daemons with directories of their own: the one under
+// test, and others to compare with.
 //
 // A Daemon is one process of the program with its root, its state, its socket
-// and its registries. The package uses the command line and the Version call,
-// as any user would, and knows nothing of how the daemon works.
+// and its registries; a Containerd is the same of that program. The package uses
+// command lines and the Version call, as any user would, and knows nothing of
+// how a daemon works.
 package instance
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"syscall"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"cri-mini/test/critest/internal/place"
 )
 
 // Daemon is one instance. The exported fields are set before Start.
@@ -29,8 +27,9 @@ type Daemon struct {
 
 	CgroupDriver string
 
-	process *exec.Cmd
-	ended   chan error // what Wait returned
+	Place *place.Place // where it runs; nil is here
+
+	process
 }
 
 // Root is the directory for what survives a reboot.
@@ -47,72 +46,42 @@ func (d *Daemon) Endpoint() string { return "unix://" + filepath.Join(d.Work, "c
 
 // Start returns when the daemon answers.
 func (d *Daemon) Start() error {
-	log, err := os.Create(d.Log)
-	if err != nil {
+	if err := os.Remove(d.Log); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	defer log.Close()
-	d.process = exec.Command(d.Program, "serve",
+	return d.Restart()
+}
+
+// Restart starts a daemon that was ended, and keeps its log.
+func (d *Daemon) Restart() error {
+	cmd := d.command("serve",
 		"--root="+d.Root(), "--state="+d.State(), "--listen="+d.Endpoint(),
 		"--registry-config-dir="+d.Registries(),
 		"--cni-conf-dir="+filepath.Join(d.Work, "cni.conf"),
 		"--cni-bin-dir="+filepath.Join(d.Work, "cni.bin"),
 		"--network=builtin", "--cgroup-driver="+d.CgroupDriver, "--log-level="+d.Level)
-	d.process.Stdout, d.process.Stderr = log, log
-	if err := d.process.Start(); err != nil {
-		return fmt.Errorf("start the daemon: %w", err)
-	}
-	d.ended = make(chan error, 1)
-	go func() { d.ended <- d.process.Wait() }()
-	return d.waitReady(2 * time.Minute)
-}
-
-// waitReady asks for the version until an answer comes.
-func (d *Daemon) waitReady(patience time.Duration) error {
-	connection, err := grpc.NewClient(d.Endpoint(), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
+	if err := d.start(cmd, d.Log); err != nil {
 		return err
 	}
-	defer connection.Close()
-	client := criapi.NewRuntimeServiceClient(connection)
-	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		_, err := client.Version(ctx, &criapi.VersionRequest{})
-		cancel()
-		if err == nil {
-			return nil
-		}
-		select {
-		case ended := <-d.ended:
-			d.ended <- ended
-			return fmt.Errorf("the daemon ended before it answered: %v, see %s", ended, d.Log)
-		default:
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("the daemon does not answer after %v: %w", patience, err)
-		}
+	return d.waitReady(d.Endpoint(), 2*time.Minute)
+}
+
+func (d *Daemon) command(args ...string) *exec.Cmd {
+	if d.Place != nil {
+		return d.Place.Command(d.Program, args...)
 	}
+	return exec.Command(d.Program, args...)
 }
 
 // Stop ends the pods, the monitor and the daemon, as a user would.
 func (d *Daemon) Stop() error {
-	select {
-	case err := <-d.ended:
-		return fmt.Errorf("the daemon ended by itself: %v, see %s", err, d.Log)
-	default:
+	if err := d.alive(); err != nil {
+		return err
 	}
 	var wrong []error
-	out, err := exec.Command(d.Program, "stop", "--pods", "--listen="+d.Endpoint()).CombinedOutput()
+	out, err := d.command("stop", "--pods", "--listen="+d.Endpoint()).CombinedOutput()
 	if err != nil {
-		wrong = append(wrong, fmt.Errorf("stop --pods: %w: %s", err, out), d.process.Process.Signal(syscall.SIGTERM))
+		wrong = append(wrong, fmt.Errorf("stop --pods: %w: %s", err, out), d.terminate())
 	}
-	select {
-	case err := <-d.ended:
-		if err != nil {
-			wrong = append(wrong, fmt.Errorf("the daemon, told to end: %w", err))
-		}
-	case <-time.After(2 * time.Minute):
-		wrong = append(wrong, errors.New("the daemon did not end within 2m"), d.process.Process.Kill())
-	}
-	return errors.Join(wrong...)
+	return errors.Join(append(wrong, d.end())...)
 }

@@ -31,6 +31,11 @@ func Serve(images *testimage.Set, directory string) error {
 	if err != nil {
 		return fmt.Errorf("registry: %w", err)
 	}
+	return ServeOn(listener, images, directory)
+}
+
+// ServeOn is Serve for a listener of the caller's.
+func ServeOn(listener net.Listener, images *testimage.Set, directory string) error {
 	server := &http.Server{Handler: &Handler{Images: images}}
 	go func() { _ = server.Serve(listener) }()
 	return WriteMirror(directory, "http://"+listener.Addr().String(), "")

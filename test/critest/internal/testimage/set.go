@@ -64,6 +64,24 @@ func Build(programs Programs) (*Set, error) {
 	return set, nil
 }
 
+// Add makes one more image, which the tag names.
+func (s *Set) Add(tag string, config Config, layers ...*Layer) error {
+	digest, err := s.add(config, layers...)
+	if err == nil {
+		s.Tags[tag] = digest
+	}
+	return err
+}
+
+// BusyboxLayer is a root file system of the program at path.
+func BusyboxLayer(path string) (*Layer, error) {
+	files, err := busyboxFiles(path)
+	if err != nil {
+		return nil, err
+	}
+	return NewLayer(files)
+}
+
 type entry struct {
 	tags   []string
 	config Config
