@@ -6,8 +6,9 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"cri-mini/test/critest/internal/instance"
 )
 
 const (
@@ -25,7 +26,7 @@ type client struct {
 }
 
 func dial(endpoint, logs string) (*client, error) {
-	connection, err := grpc.NewClient(endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	connection, err := instance.Connect(endpoint)
 	if err != nil {
 		return nil, err
 	}

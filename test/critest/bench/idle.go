@@ -44,6 +44,15 @@ func (s *subject) idle(t *table, count int) error {
 		return err
 	}
 	t.note(fmt.Sprintf("new lines in the daemon's mount table, %d pods", count), s.name, mountsWith-mounts, "")
+	if err := s.ask(t, count); err != nil {
+		return err
+	}
+	if err := s.rest(t, count); err != nil {
+		return err
+	}
+	if err := s.restart(t, count); err != nil {
+		return err
+	}
 	return s.shrink(pods)
 }
 

@@ -27,6 +27,7 @@ type options struct {
 	parts  string
 	pods   int
 	idle   int
+	crowd  int
 
 	repository string
 }
@@ -36,9 +37,10 @@ func main() {
 	flag.StringVar(&o.daemon, "daemon", "", "`program` to measure (default: bin/cri-mini of the repository)")
 	flag.StringVar(&o.peers, "peers", "", "`folder` of the programs to compare with, as hack/peers makes it (default: compare with none)")
 	flag.StringVar(&o.output, "output", "", "`directory` for logs and results (default: .cache/bench)")
-	flag.StringVar(&o.parts, "parts", "lives,rates,idle", "what to measure")
+	flag.StringVar(&o.parts, "parts", "lives,rates,idle,pull,scale", "what to measure; check holds two ratios instead")
 	flag.IntVar(&o.pods, "pods", 200, "pods one after the other")
 	flag.IntVar(&o.idle, "idle", 100, "idle pods, for memory and mounts")
+	flag.IntVar(&o.crowd, "crowd", 500, "pods that stay, for how things grow")
 	flag.Parse()
 
 	status, err := 1, o.fill()
@@ -117,6 +119,11 @@ func (o *options) images() (*testimage.Set, error) {
 	if err != nil {
 		return nil, err
 	}
+	if strings.Contains(o.parts, "pull") {
+		if err := addBig(images); err != nil {
+			return nil, err
+		}
+	}
 	pause := testimage.Config{Entrypoint: []string{"/bin/sleep", "2147483647"}}
 	return images, images.Add(filepath.Base(pauseImage), pause, busybox)
 }
@@ -132,6 +139,12 @@ func (o *options) measure(part string, t *table, b *bare, all []*subject) error 
 			}
 		}
 		return nil
+	case "pull":
+		return pulls(t, all)
+	case "scale":
+		return o.scale(t, all)
+	case "check":
+		return check(t, b, all[0])
 	case "idle":
 		return idle(t, all, o.idle)
 	default:

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -38,13 +39,13 @@ func (p *process) start(cmd *exec.Cmd, log string) error {
 
 // waitReady asks for the version until an answer comes.
 func (p *process) waitReady(endpoint string, patience time.Duration) error {
-	connection, err := grpc.NewClient(endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	connection, err := Connect(endpoint)
 	if err != nil {
 		return err
 	}
 	defer connection.Close()
 	client := criapi.NewRuntimeServiceClient(connection)
-	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(pause) {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		_, err := client.Version(ctx, &criapi.VersionRequest{})
 		cancel()
@@ -58,6 +59,15 @@ func (p *process) waitReady(endpoint string, patience time.Duration) error {
 			return fmt.Errorf("the daemon does not answer after %v: %w", patience, err)
 		}
 	}
+}
+
+// pause between tries to connect is short: how long a start takes is measured.
+const pause = 2 * time.Millisecond
+
+// Connect is for clients of a daemon that may not be there yet.
+func Connect(endpoint string) (*grpc.ClientConn, error) {
+	again := grpc.ConnectParams{MinConnectTimeout: time.Second, Backoff: backoff.Config{BaseDelay: pause, Multiplier: 1, MaxDelay: pause}}
+	return grpc.NewClient(endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithConnectParams(again))
 }
 
 func (p *process) alive() error {
