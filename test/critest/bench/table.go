@@ -90,7 +90,7 @@ func (t *table) rows() []row {
 // print writes Markdown: times first, then numbers. A ratio is of the column to
 // its left to that of our own.
 func (t *table) print(w io.Writer) {
-	t.head(w, "ms: p50 / p95 (ratio of p50)")
+	t.head(w, "ms: least / p50 / p95 (ratio of p50)")
 	for _, name := range t.order {
 		fmt.Fprintf(w, "| %s |", name)
 		mine := t.samples[name][own]
@@ -100,7 +100,7 @@ func (t *table) print(w io.Writer) {
 				fmt.Fprint(w, " |")
 				continue
 			}
-			fmt.Fprintf(w, " %.2f / %.2f%s |", percentile(s, 50)/1000, percentile(s, 95)/1000, ratio(subject, percentile(s, 50), len(mine), func() float64 { return percentile(mine, 50) }))
+			fmt.Fprintf(w, " %.2f / %.2f / %.2f%s |", percentile(s, 0)/1000, percentile(s, 50)/1000, percentile(s, 95)/1000, ratio(subject, percentile(s, 50), len(mine), func() float64 { return percentile(mine, 50) }))
 		}
 		fmt.Fprintln(w)
 	}
@@ -110,7 +110,7 @@ func (t *table) print(w io.Writer) {
 		if slices.IndexFunc(t.numbers, same) != i {
 			continue // its row has been written
 		}
-		fmt.Fprintf(w, "| %s, %s |", n.Name, n.Unit)
+		fmt.Fprintf(w, "| %s |", strings.TrimSuffix(n.Name+", "+n.Unit, ", "))
 		mine := slices.IndexFunc(t.numbers, func(o number) bool { return same(o) && o.Subject == own })
 		for _, subject := range t.subjects {
 			at := slices.IndexFunc(t.numbers, func(o number) bool { return same(o) && o.Subject == subject })
