@@ -1,6 +1,7 @@
 //go:build tools
 
-// Package cni pins the network plugins that hack/peers builds. It holds no code.
+// Package cni pins the network plugins that measurements compare with. It holds
+// no code: hack/peers builds what the module requires.
 package cni
 
 import (

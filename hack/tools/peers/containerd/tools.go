@@ -1,6 +1,7 @@
 //go:build tools
 
-// Package containerd pins the containerd that hack/peers builds. It holds no code.
+// Package containerd pins the containerd that measurements compare with. It holds
+// no code: hack/peers builds what the module requires.
 package containerd
 
 import (
