@@ -184,7 +184,12 @@ func (n *node) run(pod, container string, command ...string) string {
 	return out
 }
 
+// tryRun names a static pod as its file does.
 func (n *node) tryRun(pod, container string, command ...string) (string, error) {
-	body, err := n.ask(http.MethodPost, "/run/default/"+pod+"-node/"+container+"?"+url.Values{"cmd": {strings.Join(command, " ")}}.Encode())
+	return n.tryRunAs(pod+"-node", container, command...)
+}
+
+func (n *node) tryRunAs(pod, container string, command ...string) (string, error) {
+	body, err := n.ask(http.MethodPost, "/run/default/"+pod+"/"+container+"?"+url.Values{"cmd": {strings.Join(command, " ")}}.Encode())
 	return string(body), err
 }

@@ -41,8 +41,11 @@ func (n *node) images() (names []string, err error) {
 	return names, err
 }
 
-// known are the pods and containers that the daemon has of a pod, in whatever state.
-func (n *node) known(pod string) (names []string, err error) {
+// known are the pods and containers that the daemon has of a static pod.
+func (n *node) known(pod string) ([]string, error) { return n.knownAs(pod + "-node") }
+
+// knownAs are the pods and containers that the daemon has of a pod, in whatever state.
+func (n *node) knownAs(pod string) (names []string, err error) {
 	err = n.cri(func(ctx context.Context, c *grpc.ClientConn) error {
 		runtime := criapi.NewRuntimeServiceClient(c)
 		pods, err := runtime.ListPodSandbox(ctx, &criapi.ListPodSandboxRequest{})
@@ -50,13 +53,13 @@ func (n *node) known(pod string) (names []string, err error) {
 			return err
 		}
 		for _, p := range pods.Items {
-			if p.Metadata.Name == pod+"-node" {
+			if p.Metadata.Name == pod {
 				names = append(names, fmt.Sprint("pod ", p.State))
 			}
 		}
 		containers, err := runtime.ListContainers(ctx, &criapi.ListContainersRequest{})
 		for _, one := range containers.GetContainers() {
-			if one.Labels["io.kubernetes.pod.name"] == pod+"-node" {
+			if one.Labels["io.kubernetes.pod.name"] == pod {
 				names = append(names, fmt.Sprint("container ", one.Metadata.Name, " ", one.Metadata.Attempt, " ", one.State))
 			}
 		}
@@ -116,7 +119,7 @@ func TestKubeletCollectsDeadContainersAndUnusedImages(t *testing.T) {
 	n.remove("plain")
 }
 
-var identifier = regexp.MustCompile("^[0-9a-f]{64}$")
+var identifier = regexp.MustCompile(`^(cri-mini-)?[0-9a-f]{64}(\.scope)?$`)
 
 // remains is what there still is of pods, wherever it might be.
 func (n *node) remains() []string {

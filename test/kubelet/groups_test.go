@@ -1,6 +1,7 @@
 package kubelet
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -28,6 +29,12 @@ func needControllers(t *testing.T) {
 	}
 }
 
+// cgroupDriver is cgroupfs, or auto on a machine that is all for these tests and
+// where that means systemd.
+func cgroupDriver() string { return cmp.Or(os.Getenv("NODE_CGROUP_DRIVER"), "cgroupfs") }
+
+func systemd() bool { return cgroupDriver() != "cgroupfs" }
+
 // group is the folder of a container below the group that its pod's class has.
 func (n *node) group(class string, p *pod, name string) string {
 	n.t.Helper()
@@ -36,9 +43,37 @@ func (n *node) group(class string, p *pod, name string) string {
 		n.t.Fatal(err)
 	}
 	_, id, _ := strings.Cut(c.ContainerID, "://")
-	dir := filepath.Join(enclosure.CgroupRoot, "kubepods", class, "pod"+p.Metadata.UID, id)
+	dir := filepath.Join(n.podGroup(class, p), id)
+	if systemd() {
+		dir = filepath.Join(n.podGroup(class, p), "cri-mini-"+id+".scope", "container")
+	}
 	if !exists(dir) {
 		n.t.Fatalf("container %s of pod %s has no group %s", name, p.Metadata.Name, dir)
+	}
+	return dir
+}
+
+// podGroup is the group that the kubelet makes for a pod.
+func (n *node) podGroup(class string, p *pod) string {
+	if !systemd() {
+		return filepath.Join(enclosure.CgroupRoot, "kubepods", class, "pod"+p.Metadata.UID)
+	}
+	name := "kubepods"
+	path := filepath.Join(enclosure.CgroupRoot, name+".slice")
+	for _, part := range []string{class, "pod" + strings.ReplaceAll(p.Metadata.UID, "-", "_")} {
+		if part != "" { // as the class of guaranteed pods is
+			name += "-" + part
+			path = filepath.Join(path, name+".slice")
+		}
+	}
+	return path
+}
+
+// weightOf is the group that competes with others for the processor: systemd
+// sets the weight of the scope that the container's own group is in.
+func weightOf(dir string) string {
+	if systemd() {
+		return filepath.Dir(dir)
 	}
 	return dir
 }
@@ -80,6 +115,7 @@ func TestLimitsOfPodsHoldInTheGroupsOfTheKubelet(t *testing.T) {
 	}{
 		{"ClassesHaveTheirGroups", classes},
 		{"QuotaThrottles", quota},
+		{"RequestsDivideBusyProcessors", requestsDivide},
 		{"ContainerThatTakesTooMuchIsOOMKilled", outOfMemory},
 		{"MemoryOfAVolumeIsCharged", chargedVolume},
 	} {
@@ -92,6 +128,7 @@ func TestLimitsOfPodsHoldInTheGroupsOfTheKubelet(t *testing.T) {
 }
 
 func classes(n *node) {
+	n.usesDriver()
 	for _, name := range []string{"guaranteed", "burstable", "plain"} {
 		n.add(name)
 	}
@@ -108,7 +145,7 @@ func classes(n *node) {
 		if got := n.groupFile(dir, "memory.max"); got != want.memory {
 			n.t.Errorf("%s: memory.max %q, want %q", want.pod, got, want.memory)
 		}
-		if got := n.groupFile(dir, "cpu.weight"); got != want.weight {
+		if got := n.groupFile(weightOf(dir), "cpu.weight"); got != want.weight {
 			n.t.Errorf("%s: cpu.weight %q, want %q", want.pod, got, want.weight)
 		}
 		// The program is there, and not only a folder of that name.
@@ -121,6 +158,22 @@ func classes(n *node) {
 	}
 	for _, name := range []string{"burstable", "plain"} {
 		n.remove(name)
+	}
+}
+
+// usesDriver fails unless the kubelet was told the driver by the daemon.
+func (n *node) usesDriver() {
+	n.t.Helper()
+	want := "cgroupfs"
+	if systemd() {
+		want = "systemd"
+	}
+	text, err := os.ReadFile(n.kubelet.log)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	if !strings.Contains(string(text), `"Using cgroup driver setting received from the CRI runtime" cgroupDriver="`+want+`"`) {
+		n.t.Errorf("the kubelet does not say that it was told to use %s", want)
 	}
 }
 
@@ -160,7 +213,7 @@ func chargedVolume(n *node) {
 	if got := n.figure(dir, "memory.stat", "shmem"); got < 16*mebibyte || got > 17*mebibyte {
 		n.t.Errorf("%.0f bytes of shared memory are charged for a file of 16 MiB", got)
 	}
-	if got := n.figure(filepath.Dir(dir), "memory.current", ""); got < 16*mebibyte {
+	if got := n.figure(n.podGroup("burstable", p), "memory.current", ""); got < 16*mebibyte {
 		n.t.Errorf("the pod is charged %.0f bytes with a file of 16 MiB", got)
 	}
 	if _, err := n.tryRun("memoryvolume", "main", "dd", "if=/dev/zero", "of=/memory/more", "bs=1M", "count=10"); err == nil || !strings.Contains(err.Error(), "No space left") {
@@ -182,8 +235,9 @@ func TestFiguresOfTheKubeletAreThoseOfTheGroups(t *testing.T) {
 			n.add("steady")
 			p := n.until("steady", "ready", func(p *pod) bool { return p.condition("Ready") == "True" })
 			dir := n.group("burstable", p, "main")
-			n.eventually("the figures of /stats/summary are right", func() error { return n.compareSummary(dir) })
-			n.eventually("the figures of /metrics/resource are right", func() error { return n.compareMetrics(dir) })
+			pod := n.podGroup("burstable", p)
+			n.eventually("the figures of /stats/summary are right", func() error { return n.compareSummary(pod, dir) })
+			n.eventually("the figures of /metrics/resource are right", func() error { return n.compareMetrics(pod, dir) })
 			n.remove("steady")
 		})
 	}
@@ -202,7 +256,7 @@ func (n *node) workingSet(dir string) float64 {
 	return n.figure(dir, "memory.current", "") - n.figure(dir, "memory.stat", "inactive_file")
 }
 
-func (n *node) compareSummary(dir string) error {
+func (n *node) compareSummary(pod, dir string) error {
 	s, err := n.summary()
 	if err != nil {
 		return err
@@ -218,7 +272,6 @@ func (n *node) compareSummary(dir string) error {
 		if c.CPU == nil || c.CPU.UsageCoreNanoSeconds == nil || c.Memory == nil || c.Memory.WorkingSetBytes == nil {
 			return fmt.Errorf("figures of the container are missing: %+v", c)
 		}
-		pod := filepath.Dir(dir)
 		return errors.Join(
 			near("processor time", float64(*c.CPU.UsageCoreNanoSeconds)/1000, n.figure(dir, "cpu.stat", "usage_usec")),
 			near("memory", float64(*c.Memory.WorkingSetBytes), n.workingSet(dir)),
@@ -229,7 +282,7 @@ func (n *node) compareSummary(dir string) error {
 	return errors.New("no pod steady")
 }
 
-func (n *node) compareMetrics(dir string) error {
+func (n *node) compareMetrics(pod, dir string) error {
 	body, err := n.get("/metrics/resource")
 	if err != nil {
 		return err
@@ -238,7 +291,7 @@ func (n *node) compareMetrics(dir string) error {
 	for metric, want := range map[string]float64{
 		`container_memory_working_set_bytes{container="main",namespace="default",pod="steady-node"}`: n.workingSet(dir),
 		`container_cpu_usage_seconds_total{container="main",namespace="default",pod="steady-node"}`:  n.figure(dir, "cpu.stat", "usage_usec") / 1e6,
-		`pod_memory_working_set_bytes{namespace="default",pod="steady-node"}`:                        n.workingSet(filepath.Dir(dir)),
+		`pod_memory_working_set_bytes{namespace="default",pod="steady-node"}`:                        n.workingSet(pod),
 	} {
 		got, err := metricValue(string(body), metric)
 		if err == nil {
@@ -256,4 +309,51 @@ func metricValue(text, metric string) (float64, error) {
 		}
 	}
 	return 0, fmt.Errorf("no %s", metric)
+}
+
+// requestsDivide has two pods compete for all processors.
+func requestsDivide(n *node) {
+	n.add("busy")
+	n.add("leftover")
+	groups := []string{
+		n.podGroup("burstable", n.ready("busy")),
+		n.podGroup("besteffort", n.ready("leftover")),
+	}
+	var used []float64
+	for _, dir := range groups {
+		used = append(used, -n.figure(dir, "cpu.stat", "usage_usec"))
+	}
+	time.Sleep(10 * time.Second)
+	for i, dir := range groups {
+		used[i] += n.figure(dir, "cpu.stat", "usage_usec")
+	}
+	if used[0] < 4*used[1] {
+		n.t.Errorf("a pod that asked for half a processor got %.1f s of them, and one that asked for none %.1f s", used[0]/1e6, used[1]/1e6)
+	}
+	n.remove("busy")
+	n.remove("leftover")
+}
+
+// TestPodWithoutRequestsDiesFirstWhenPodsTakeAllMemory gives all pods together
+// 400 MiB.
+func TestPodWithoutRequestsDiesFirstWhenPodsTakeAllMemory(t *testing.T) {
+	needControllers(t)
+	n := startWith(t, func(n *node) { n.Kept = fmt.Sprintf("%dMi", meminfo(t, "MemTotal")-400) })
+	for _, name := range []string{"guaranteed", "memoryvolume"} {
+		n.add(name)
+		n.ready(name)
+	}
+	n.add("hungry")
+	p := n.until("hungry", "failed", func(p *pod) bool { return p.Status.Phase == "Failed" })
+	c, err := p.container("main")
+	if err != nil || c.State.Terminated == nil || c.State.Terminated.Reason != "OOMKilled" || c.State.Terminated.ExitCode != 137 {
+		t.Errorf("hungry: %v, want OOMKilled and 137: %s", err, p)
+	}
+	for _, name := range []string{"guaranteed", "memoryvolume"} {
+		if c, err := n.ready(name).container("main"); err != nil || c.RestartCount != 0 {
+			t.Errorf("%s, which took less than it asked for: %v, %+v", name, err, c)
+		}
+		n.remove(name)
+	}
+	n.remove("hungry")
 }

@@ -35,9 +35,15 @@ type node struct {
 	dir      string
 	Gates    map[string]bool // feature gates of the kubelet
 	Flags    []string        // more of the kubelet's
-	Reserve  string          // of the disk, below which the kubelet tidies up
 	registry *testregistry.Registry
 
+	// What the kubelet keeps free, by throwing things away: of the disk of images,
+	// of its own, of memory. And what it does not give to pods at all.
+	Reserve, DiskReserve, MemoryReserve, Kept string
+	// Percent of the disk, above which it removes images, and down to which.
+	ImagesHigh, ImagesLow int
+
+	server          *apiServer // nil for a node of static pods
 	daemon, kubelet *process
 	daemonAway      bool // for a while, and the kubelet may say so
 }
@@ -72,7 +78,7 @@ func start(t *testing.T, gates ...string) *node {
 
 func startWith(t *testing.T, change func(*node)) *node {
 	t.Helper()
-	n := &node{t: t, Gates: map[string]bool{}, Reserve: "1Mi"}
+	n := &node{t: t, Gates: map[string]bool{}, Reserve: "1Mi", DiskReserve: "1Mi", MemoryReserve: "1Mi", ImagesHigh: 85, ImagesLow: 80}
 	change(n)
 	if n.dir == "" {
 		n.makeDir()
@@ -111,7 +117,7 @@ func (n *node) startDaemon() {
 	n.t.Helper()
 	n.daemon = n.begin("daemon", enclosure.Program("cri-mini"), "serve", "--config", "/dev/null",
 		"--root", n.dir+"/root", "--state", n.dir+"/run/state", "--listen", n.Endpoint(),
-		"--registry-config-dir", n.dir+"/certs.d", "--cni-conf-dir", n.dir+"/net.d", "--cgroup-driver", "cgroupfs")
+		"--registry-config-dir", n.dir+"/certs.d", "--cni-conf-dir", n.dir+"/net.d", "--cgroup-driver", cgroupDriver())
 	// As a kubelet's service waits for that of its runtime.
 	n.eventually("the daemon answers", func() error {
 		_, err := n.cli("ps")
@@ -121,8 +127,13 @@ func (n *node) startDaemon() {
 
 func (n *node) startKubelet() {
 	n.t.Helper()
+	var endings [][2]int64
+	if n.kubelet != nil {
+		endings = n.kubelet.endings
+	}
 	n.kubelet = n.begin("kubelet", kubeletBinary(), append(n.Flags, "--config", n.dir+"/kubelet.yaml", "--root-dir", n.dir+"/kubelet",
 		"--cert-dir", n.dir+"/kubelet/pki", "--hostname-override", "node", "--v", "2")...)
+	n.kubelet.endings = endings
 	n.eventually("the kubelet answers", func() error {
 		_, err := n.get("/healthz")
 		return err
@@ -134,6 +145,19 @@ func (n *node) pushImages() {
 	n.t.Helper()
 	n.registry = testregistry.New(testregistry.Options{})
 	n.t.Cleanup(n.registry.Close)
+	layer := n.busybox()
+	n.registry.Push("busybox", "1", testregistry.Image{Layers: []testregistry.Layer{layer}, Config: ocispec.ImageConfig{Cmd: []string{"sleep", "100000"}}})
+	n.registry.Push("once", "1", testregistry.Image{Layers: []testregistry.Layer{layer, testregistry.Files(map[string]string{"own": "content\n"})}})
+	n.registry.Push("data", "1", testregistry.Image{Layers: []testregistry.Layer{
+		testregistry.Files(map[string]string{"model/weights": "42\n", "readme": "data\n"})}})
+	if err := n.registry.Mirror(n.dir+"/certs.d", "registry.test"); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// busybox is a layer with what the containers run.
+func (n *node) busybox() testregistry.Layer {
+	n.t.Helper()
 	layer, err := testregistry.Busybox()
 	if missing := (*testtool.Missing)(nil); errors.As(err, &missing) {
 		n.t.Skip(missing)
@@ -146,23 +170,11 @@ func (n *node) pushImages() {
 		n.t.Fatal(err)
 	}
 	layer.Files = append(layer.Files, testregistry.Program("bin/health", health))
-	n.registry.Push("busybox", "1", testregistry.Image{Layers: []testregistry.Layer{layer}, Config: ocispec.ImageConfig{Cmd: []string{"sleep", "100000"}}})
-	n.registry.Push("once", "1", testregistry.Image{Layers: []testregistry.Layer{layer, testregistry.Files(map[string]string{"own": "content\n"})}})
-	n.registry.Push("data", "1", testregistry.Image{Layers: []testregistry.Layer{
-		testregistry.Files(map[string]string{"model/weights": "42\n", "readme": "data\n"})}})
-	if err := n.registry.Mirror(n.dir+"/certs.d", "registry.test"); err != nil {
-		n.t.Fatal(err)
-	}
+	return layer
 }
 
-// write fills a file of this package in and puts it where it belongs by a
-// rename, so that no half of it is ever read.
-func (n *node) write(name, path string) {
-	n.t.Helper()
-	n.writeWith(name, path, n)
-}
-
-func (n *node) writeWith(name, path string, values any) {
+// fill fills a file of this package in.
+func (n *node) fill(name string, values any) []byte {
 	n.t.Helper()
 	text, err := files.ReadFile(name)
 	if err != nil {
@@ -173,8 +185,20 @@ func (n *node) writeWith(name, path string, values any) {
 	if err := filled.Execute(&out, values); err != nil {
 		n.t.Fatal(err)
 	}
+	return out.Bytes()
+}
+
+// write puts a file of this package where it belongs by a rename, so that no
+// half of it is ever read.
+func (n *node) write(name, path string) {
+	n.t.Helper()
+	n.writeWith(name, path, n)
+}
+
+func (n *node) writeWith(name, path string, values any) {
+	n.t.Helper()
 	half := filepath.Join(n.dir, filepath.Base(path)+".new") // where the kubelet does not look
-	if err := os.WriteFile(half, out.Bytes(), 0o644); err != nil {
+	if err := os.WriteFile(half, n.fill(name, values), 0o644); err != nil {
 		n.t.Fatal(err)
 	}
 	if err := os.Rename(half, path); err != nil {
@@ -241,6 +265,9 @@ func (n *node) end() {
 			n.t.Error(err)
 		}
 	}
+	if n.server != nil {
+		n.server.removePods()
+	}
 	n.eventually("no container runs", func() error { return n.ended("") })
 	n.kubelet.stop()
 	if out, err := n.cli("stop", "--pods"); err != nil {
@@ -284,7 +311,7 @@ func keepSysctls(t *testing.T, dir string) {
 // strayMount tells whether somebody left this in the folder of the node. Its own
 // folder the kubelet mounts on itself, and that of the state may be a tmpfs.
 func (n *node) strayMount(path string) bool {
-	return strings.HasPrefix(path, n.dir) && path != n.dir+"/kubelet" && path != n.dir+"/run"
+	return strings.HasPrefix(path, n.dir+"/") && path != n.dir+"/kubelet" && path != n.dir+"/run"
 }
 
 // unmountVolumes takes away what a kubelet that stopped early has left.
@@ -294,7 +321,7 @@ func (n *node) unmountVolumes() {
 		n.t.Error(err)
 	}
 	for line := range strings.Lines(string(table)) {
-		if fields := strings.Fields(line); len(fields) > 4 && strings.HasPrefix(fields[4], n.dir) {
+		if fields := strings.Fields(line); len(fields) > 4 && strings.HasPrefix(fields[4], n.dir+"/") {
 			if n.strayMount(fields[4]) {
 				n.t.Errorf("left mounted: %s", fields[4])
 			}
@@ -316,6 +343,8 @@ type process struct {
 	cmd   *exec.Cmd
 	ended chan struct{}
 	err   error // after ended
+
+	endings [][2]int64 // parts of the log, of this process and those before it
 }
 
 func (n *node) begin(name, binary string, args ...string) *process {
@@ -353,6 +382,8 @@ func (p *process) signal(s syscall.Signal) {
 // stop asks the process to end, and makes it when it does not.
 func (p *process) stop() {
 	p.t.Helper()
+	told := p.size()
+	defer func() { p.endings = append(p.endings, [2]int64{told, p.size()}) }()
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-p.ended:

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"cri-mini/internal/enclosure"
@@ -295,6 +296,61 @@ func TestLimitOfHugePagesHoldsAndFollowsAnUpdate(t *testing.T) {
 	if got := c.exec("actor", "huge", "4"); got != "stopped after 3\n" {
 		t.Errorf("with a limit of 3 pages: %q", got)
 	}
+}
+
+func TestLimitOfIOHoldsWritesBackAndFollowsAnUpdate(t *testing.T) {
+	needController(t, "io")
+	d := ready(t)
+	var st unix.Stat_t
+	if err := unix.Stat(d.dir, &st); err != nil {
+		t.Fatal(err)
+	}
+	device := fmt.Sprintf("%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev))
+	if _, err := os.Stat("/sys/dev/block/" + device); err != nil {
+		t.Skip("kernel feature missing: a block device below " + d.dir)
+	}
+	limit := func(to string) *criapi.LinuxContainerResources {
+		return &criapi.LinuxContainerResources{Unified: map[string]string{"io.max": device + " wbps=" + to}}
+	}
+	p := d.runPod("io")
+	const rate, size = 1 * mib, 8
+	c := p.run(limited("writer", limit(fmt.Sprint(rate)), "sleep", "1000"))
+	group := c.group()
+	took := func() time.Duration {
+		begun, before := time.Now(), written(t, group, device)
+		if got := c.exec("actor", "write", "/file", fmt.Sprint(size)); got != "written\n" {
+			t.Fatalf("writer says %q", got)
+		}
+		if got := written(t, group, device) - before; got < size*mib || got > 2*size*mib {
+			t.Errorf("%d bytes are counted for a write of %d", got, size*mib)
+		}
+		return time.Since(begun)
+	}
+	if got := took(); got < size/2*time.Second {
+		t.Errorf("%d MiB took %s with a limit of 1 MiB in a second", size, got)
+	}
+	c.update(limit("max"))
+	if got := took(); got > size/2*time.Second {
+		t.Errorf("%d MiB took %s without a limit", size, got)
+	}
+}
+
+// written is what a group has written to a device.
+func written(t *testing.T, group, device string) int64 {
+	t.Helper()
+	for line := range strings.Lines(readFile(t, filepath.Join(group, "io.stat"))) {
+		fields := strings.Fields(line)
+		for _, f := range fields {
+			if number, ok := strings.CutPrefix(f, "wbytes="); ok && fields[0] == device {
+				n, err := strconv.ParseInt(number, 10, 64)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return n
+			}
+		}
+	}
+	return 0
 }
 
 // A node can be made, for the default capabilities have CAP_MKNOD, and any image

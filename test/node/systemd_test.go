@@ -154,6 +154,40 @@ func TestSystemdScopeOfAnInterruptedCreateGoesAway(t *testing.T) {
 	}
 }
 
+func TestSystemdScopeOfAnInterruptedRemovalGoesAway(t *testing.T) {
+	needSystemd(t)
+	d := ready(t)
+	p := d.runPod("interrupted")
+	for i := range 10 {
+		config := containerConfig("c"+strconv.Itoa(i), "sleep", "1000")
+		c := p.create(config)
+		if i%2 == 0 { // of the others only the keeper lives in the scope
+			c.start()
+		}
+		done := make(chan error)
+		go func() {
+			_, err := d.RemoveContainer(d.context(), &criapi.RemoveContainerRequest{ContainerId: c.id})
+			done <- err
+		}()
+		time.Sleep(time.Duration(i*10) * time.Millisecond)
+		d.kill()
+		err := <-done
+		d.serve()
+		found, listed := d.ListContainers(d.context(), &criapi.ListContainersRequest{Filter: &criapi.ContainerFilter{Id: c.id}})
+		if listed != nil {
+			t.Fatal(listed)
+		}
+		t.Logf("killed after %d ms: %v, %d containers are left", i*10, err, len(found.Containers))
+		if err == nil && len(found.Containers) > 0 {
+			t.Error("a container whose removal had come to its end is back")
+		}
+		if len(found.Containers) > 0 {
+			c.remove() // as the kubelet repeats it; of one that is gone nobody speaks again
+		}
+		eventually(t, "no scope is left", func() bool { return !strings.Contains(scopes(t), ".scope") })
+	}
+}
+
 func TestSystemdScopeThatSomebodyStopsEndsTheContainer(t *testing.T) {
 	needSystemd(t)
 	d := ready(t)

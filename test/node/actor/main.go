@@ -13,6 +13,7 @@
 //	actor eat MIB TIME                                            take memory and keep it
 //	actor bomb COUNT                                              start processes
 //	actor huge COUNT                                              take huge pages
+//	actor write FILE MIB                                          write to the disk and not only to memory
 //	actor device                                                  open a device that was not given
 package main
 
@@ -24,7 +25,7 @@ import (
 func main() {
 	verbs := map[string]func([]string) error{
 		"lines": lines, "flood": flood, "fds": descriptors, "overwrite": overwrite, "swap": swap, "sockets": sockets, "threads": threads,
-		"burn": burn, "eat": eat, "bomb": bomb, "huge": huge, "device": device,
+		"burn": burn, "eat": eat, "bomb": bomb, "huge": huge, "device": device, "write": write,
 	}
 	if len(os.Args) < 2 || verbs[os.Args[1]] == nil {
 		fmt.Fprintf(os.Stderr, "actor: unknown verb in %q\n", os.Args)

@@ -84,6 +84,31 @@ func huge(args []string) error {
 	return nil
 }
 
+// write writes past the page cache, a MiB at a time.
+func write(args []string) error {
+	size, err := strconv.Atoi(args[1])
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(args[0], os.O_CREATE|os.O_WRONLY|unix.O_DIRECT, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	// Its address and size are those of pages, as the disk wants them.
+	block, err := unix.Mmap(-1, 0, 1<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return err
+	}
+	for range size {
+		if _, err := f.Write(block); err != nil {
+			return err
+		}
+	}
+	fmt.Println("written")
+	return unix.Munmap(block)
+}
+
 // device makes a node for the kernel's messages and opens it for reading and
 // for writing, which says what the cgroup's filter lets through.
 func device([]string) error {
