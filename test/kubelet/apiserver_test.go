@@ -45,6 +45,9 @@ func startAPIServer(t *testing.T) *apiServer {
 		t.Fatal(err)
 	}
 	s := &apiServer{t: t, address: listener.Addr().String(), objects: map[string]object{}, more: make(chan struct{})}
+	// A kubelet that has to make its node itself complains of its absence first.
+	s.put(nodePath, object{"kind": "Node", "apiVersion": "v1", "metadata": object{"name": "node"}, "status": object{
+		"conditions": []any{object{"type": "Ready", "status": "Unknown", "reason": "NodeStatusNeverUpdated"}}}})
 	server := &http.Server{Handler: s}
 	go func() { _ = server.Serve(listener) }()
 	t.Cleanup(func() { server.Close() }) // watches have no end of their own
@@ -84,8 +87,7 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.Method == http.MethodGet && isList(name):
 		answer(w, http.StatusOK, s.list(name))
 	case r.Method == http.MethodPost:
-		metadata, _ := body["metadata"].(object)
-		s.reply(w, name, s.put(name+"/"+fmt.Sprint(metadata["name"]), body))
+		s.create(w, name, body)
 	case r.Method == http.MethodPut:
 		s.reply(w, name, s.put(name, body))
 	case r.Method == http.MethodPatch:
@@ -96,6 +98,16 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		s.reply(w, name, s.get(name))
 	}
+}
+
+func (s *apiServer) create(w http.ResponseWriter, list string, o object) {
+	metadata, _ := o["metadata"].(object)
+	name := list + "/" + fmt.Sprint(metadata["name"])
+	if s.get(name) != nil { // nobody else creates
+		answer(w, http.StatusConflict, refusal("AlreadyExists", name+" is there"))
+		return
+	}
+	s.reply(w, name, s.put(name, o))
 }
 
 func answer(w http.ResponseWriter, status int, body object) {
@@ -114,7 +126,7 @@ func (s *apiServer) reply(w http.ResponseWriter, name string, o object) {
 }
 
 func refusal(reason, message string) object {
-	code := map[string]int{"NotFound": http.StatusNotFound, "Invalid": http.StatusUnprocessableEntity}[reason]
+	code := map[string]int{"NotFound": http.StatusNotFound, "AlreadyExists": http.StatusConflict, "Invalid": http.StatusUnprocessableEntity}[reason]
 	return object{"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "message": message, "code": code}
 }
 
@@ -279,6 +291,8 @@ func mergedConditions(list, with []any) []any {
 	return list
 }
 
+const nodePath = "/api/v1/nodes/node"
+
 const podsPath = "/api/v1/namespaces/default/pods/"
 
 // addPod gives the kubelet the pod of a manifest by way of the server, as the
@@ -332,7 +346,7 @@ func (s *apiServer) removePods() {
 
 // nodeCondition is what the kubelet said last of its node.
 func (s *apiServer) nodeCondition(kind string) (string, error) {
-	o := s.get("/api/v1/nodes/node")
+	o := s.get(nodePath)
 	if o == nil {
 		return "", fmt.Errorf("the kubelet has not registered its node")
 	}

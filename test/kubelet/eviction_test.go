@@ -74,21 +74,24 @@ func (n *node) evicted(name, why string) {
 		n.t.Errorf("%s was evicted, %v, because %q; want %q", name, err, p.Status.Message, why)
 	}
 	n.dismiss(name)
-}
-
-// dismiss removes a pod as a user would and waits until it is gone everywhere.
-func (n *node) dismiss(name string) {
-	n.t.Helper()
-	n.server.deletePod(name)
 	n.eventually("nothing is left of "+name, func() error {
-		if _, err := n.server.pod(name); err == nil {
-			return fmt.Errorf("the server still has it")
-		}
 		left, err := n.knownAs(name)
 		if err == nil && len(left) > 0 {
 			err = fmt.Errorf("%q", left)
 		}
 		return err
+	})
+}
+
+// dismiss removes a pod as a user would and waits until it has ended.
+func (n *node) dismiss(name string) {
+	n.t.Helper()
+	n.server.deletePod(name)
+	n.eventually(name+" has ended", func() error {
+		if _, err := n.server.pod(name); err == nil {
+			return fmt.Errorf("the server still has it")
+		}
+		return n.ended(name)
 	})
 }
 
@@ -121,7 +124,7 @@ func TestPodsThatTakeTheDiskAreEvicted(t *testing.T) {
 	if err := server.nodeIs("DiskPressure", "False"); err != nil {
 		t.Errorf("with a disk that is free enough: %v", err)
 	}
-	n.give("filler", map[string]string{"Size": "300M"})
+	n.give("filler", nil)
 	n.within(2*patience, "the disk is said to be short", func() error { return server.nodeIs("DiskPressure", "True") })
 	n.evicted("filler", "The node was low on resource: ephemeral-storage")
 	n.within(2*patience, "the disk is free again", func() error { return server.nodeIs("DiskPressure", "False") })

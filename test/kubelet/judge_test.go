@@ -29,7 +29,6 @@ var usual = []struct{ pattern, why string }{
 	{"Failed to read data from checkpoint.*kubelet_internal_checkpoint", "the first start of all, with no devices"},
 	{"failed to check if we have separate container filesystem", "the kubelet knows the labels of two runtimes by name"},
 	{`PodSandbox from runtime service failed.*podSandboxID=""`, "asked without a pod, to learn whether there is such a call"},
-	{`"(Error getting the current node from lister|Unable to register mirror pod because node is not registered yet|Failed to get node when trying to set owner ref to the node lease|Eviction manager: failed to get summary stats|Error updating node status, will retry)".*nodes? \\*"node\\*" not found`, "a kubelet with a server begins before it has registered its node"},
 
 	// Two parts of the kubelet that know different things, with any runtime.
 	{"from runtime service failed.*context canceled", "the kubelet gives up what it asked: it ends, or the file of a pod changed"},

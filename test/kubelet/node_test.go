@@ -278,7 +278,7 @@ func (n *node) end() {
 	n.unmountVolumes()
 	if n.t.Failed() {
 		n.t.Logf("daemon:\n%s", n.daemon.tail(40))
-		n.t.Logf("kubelet:\n%s", n.kubelet.tail(40))
+		n.t.Logf("kubelet:\n%s", n.kubelet.tail(150))
 	}
 }
 
