@@ -17,7 +17,7 @@ var usual = []struct{ pattern, why string }{
 	{"Failed to get system UUID: open /etc/machine-id", "a machine that nobody has installed has no id"},
 	{`"Failed to get system container stats".* containerName="/(tests|system.slice/vm.service)"`, "the kubelet's own eyes find a group later than it asks for it, here that of the tests"},
 	{"Housekeeping took longer than expected", "a machine that is slow or busy"},
-	{"Eviction manager: (cannot evict a critical pod|no pods are active to evict)", "a disk that is never free enough, and static pods"},
+	{"Eviction manager: (cannot evict a critical pod|eviction thresholds have been met, but no pods are active to evict)", "a disk that is never free enough, and static pods"},
 
 	// What the tests have fail.
 	{"back-off .* restarting failed container=main pod=always-node", "a pod that fails on purpose"},
