@@ -185,6 +185,10 @@ func (d *daemon) openExecutor(ctx context.Context) (err error) {
 }
 
 func (d *daemon) openNetwork(context.Context) (err error) {
+	cluster, err := d.ClusterRanges()
+	if err != nil {
+		return err
+	}
 	d.network, err = network.Open(network.Options{
 		Mode:     d.Network,
 		ConfDir:  d.CNIConfDir,
@@ -192,6 +196,7 @@ func (d *daemon) openNetwork(context.Context) (err error) {
 		StateDir: filepath.Join(d.Root, "network"),
 		Instance: d.Root,
 		PodCIDR:  d.PodCIDR,
+		Cluster:  cluster,
 		IPv6:     true,
 		Logger:   d.log,
 	})

@@ -34,6 +34,7 @@ type Config struct {
 	CNIBinDir         string `toml:"cni-bin-dir" name:"cni-bin-dir" default:"/opt/cni/bin" placeholder:"DIR" help:"CNI plugins."`
 	Network           string `toml:"network" name:"network" default:"auto" placeholder:"NAME" help:"Pod network: auto, builtin or cni. Auto is cni when there is a configuration list."`
 	PodCIDR           string `toml:"pod-cidr" name:"pod-cidr" default:"" placeholder:"CIDR,.." help:"Addresses of the built-in network, at most one range of each family; the kubelet's word goes first."`
+	ClusterCIDR       string `toml:"cluster-cidr" name:"cluster-cidr" default:"" placeholder:"CIDR,.." help:"Addresses of all pods of a cluster with routes between its nodes. What pods send there keeps their address; without pod-cidr the built-in network waits until the kubelet tells the range of the node."`
 	CDISpecDirs       string `toml:"cdi-spec-dirs" name:"cdi-spec-dirs" default:"/etc/cdi,/var/run/cdi" placeholder:"DIR,.." help:"Spec files of CDI devices; the later folder beats the earlier. Empty: no CDI devices."`
 	CgroupDriver      string `toml:"cgroup-driver" name:"cgroup-driver" default:"auto" placeholder:"NAME" help:"Cgroups: auto, cgroupfs or systemd."`
 	LayerForm         string `toml:"layer-form" name:"layer-form" default:"auto" placeholder:"FORM" help:"Layers of images on disk: auto, directory or erofs."`
@@ -95,7 +96,10 @@ func (c Config) Validate() error {
 	if err := c.validateStreams(); err != nil {
 		return err
 	}
-	_, err := c.PodRanges()
+	if _, err := c.PodRanges(); err != nil {
+		return err
+	}
+	_, err := c.ClusterRanges()
 	return err
 }
 
@@ -129,25 +133,48 @@ func (c Config) CDIFolders() []string {
 
 // PodRanges are the ranges of PodCIDR; none means the built-in default.
 func (c Config) PodRanges() ([]netip.Prefix, error) {
-	var ranges []netip.Prefix
+	ranges, err := parseRanges("pod-cidr", c.PodCIDR)
+	if err != nil {
+		return nil, err
+	}
 	var v4, v6 int
-	for text := range strings.SplitSeq(c.PodCIDR, ",") {
-		if text = strings.TrimSpace(text); text == "" {
-			continue
-		}
-		prefix, err := netip.ParsePrefix(text)
-		if err != nil {
-			return nil, &Error{"pod-cidr", text, "want a range like 10.88.0.0/16"}
-		}
+	for _, prefix := range ranges {
 		if prefix.Addr().Is4() {
 			v4++
 		} else {
 			v6++
 		}
-		ranges = append(ranges, prefix.Masked())
 	}
 	if v4 > 1 || v6 > 1 {
 		return nil, &Error{"pod-cidr", c.PodCIDR, "more than one range of a family"}
+	}
+	return ranges, nil
+}
+
+// ClusterRanges are the ranges of ClusterCIDR.
+func (c Config) ClusterRanges() ([]netip.Prefix, error) {
+	ranges, err := parseRanges("cluster-cidr", c.ClusterCIDR)
+	if err != nil {
+		return nil, err
+	}
+	for i, prefix := range ranges {
+		if slices.ContainsFunc(ranges[:i], prefix.Overlaps) {
+			return nil, &Error{"cluster-cidr", c.ClusterCIDR, "a range is in another one"}
+		}
+	}
+	return ranges, nil
+}
+
+func parseRanges(key, list string) (ranges []netip.Prefix, err error) {
+	for text := range strings.SplitSeq(list, ",") {
+		if text = strings.TrimSpace(text); text == "" {
+			continue
+		}
+		prefix, err := netip.ParsePrefix(text)
+		if err != nil {
+			return nil, &Error{key, text, "want a range like 10.88.0.0/16"}
+		}
+		ranges = append(ranges, prefix.Masked())
 	}
 	return ranges, nil
 }

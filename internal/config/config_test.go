@@ -72,6 +72,8 @@ func TestValidateNamesKeyAndValue(t *testing.T) {
 		{func(c *Config) { c.StreamCertificate, c.StreamKey = "a.pem", "/a.key" }, `stream-certificate "a.pem": want an absolute path`},
 		{func(c *Config) { c.PodCIDR = "10.0.0.0" }, `pod-cidr "10.0.0.0"`},
 		{func(c *Config) { c.PodCIDR = "10.0.0.0/8,10.1.0.0/16" }, `more than one range of a family`},
+		{func(c *Config) { c.ClusterCIDR = "10.0.0.0/99" }, `cluster-cidr "10.0.0.0/99"`},
+		{func(c *Config) { c.ClusterCIDR = "10.0.0.0/8,10.1.0.0/16" }, `a range is in another one`},
 	} {
 		config := defaults()
 		c.change(&config)

@@ -41,7 +41,11 @@ const CgroupRoot = "/sys/fs/cgroup"
 
 // Main is for TestMain: it builds packages of this module, named from its top,
 // makes the enclosure, runs the tests in it and ends the process.
-func Main(m *testing.M, packages ...string) {
+func Main(m *testing.M, packages ...string) { os.Exit(Run(m.Run, packages...)) }
+
+// Run does the same for a program: it executes it again, in the enclosure, and
+// returns there what function returns, and outside the exit code of that.
+func Run(function func() int, packages ...string) int {
 	code, err := 1, error(nil)
 	switch os.Getenv(stage) {
 	case "":
@@ -49,13 +53,13 @@ func Main(m *testing.M, packages ...string) {
 	case first:
 		code, err = firstMain()
 	case inside:
-		code = m.Run()
+		code = function()
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "enclosure:", err)
 		code = 1
 	}
-	os.Exit(code)
+	return code
 }
 
 // Entered tells whether this process is in the enclosure already. What needs
@@ -141,19 +145,8 @@ func exitCode(err error) (int, error) {
 
 // firstMain mounts what belongs to the namespaces, starts the tests and reaps.
 func firstMain() (int, error) {
-	if err := mountOwn(); err != nil {
+	if err := Settle("tests"); err != nil {
 		return 1, err
-	}
-	// A group that has processes cannot have controllers for its children.
-	leaf := filepath.Join(CgroupRoot, "tests")
-	if err := os.Mkdir(leaf, 0o755); err != nil {
-		return 1, err
-	}
-	if err := os.WriteFile(filepath.Join(leaf, "cgroup.procs"), []byte("0"), 0); err != nil {
-		return 1, err
-	}
-	if err := raiseLoopback(); err != nil {
-		return 1, fmt.Errorf("raise lo: %w", err)
 	}
 	cmd := again(context.Background(), inside)
 	if err := cmd.Start(); err != nil {
@@ -172,6 +165,27 @@ func firstMain() (int, error) {
 			return status.ExitStatus(), nil
 		}
 	}
+}
+
+// Settle is for the first process of new namespaces, whose group is the root of
+// its cgroup namespace: it mounts what shows them, moves to a group below that
+// root, and raises the loopback.
+func Settle(leaf string) error {
+	if err := mountOwn(); err != nil {
+		return err
+	}
+	// A group that has processes cannot have controllers for its children.
+	dir := filepath.Join(CgroupRoot, leaf)
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte("0"), 0); err != nil {
+		return err
+	}
+	if err := raiseLoopback(); err != nil {
+		return fmt.Errorf("raise lo: %w", err)
+	}
+	return nil
 }
 
 // mountOwn replaces what shows namespaces by what shows the new ones. The old

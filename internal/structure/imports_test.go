@@ -73,7 +73,7 @@ var only = []struct{ what, who string }{
 	// What starts a process: CNI plugins are programs, as is the compiler of
 	// AppArmor's profiles, our own binary is executed again as the monitor, and a scope of systemd
 	// needs a process.
-	{"os/exec", "podsandbox/network/internal/cni runtime/apparmor runtime/executor runtime/cgroup/systemd cmd/cri-mini internal/testtool internal/enclosure hack/..."},
+	{"os/exec", "podsandbox/network/internal/cni runtime/apparmor runtime/executor runtime/cgroup/systemd cmd/cri-mini internal/testtool internal/enclosure hack/... test/cluster"},
 }
 
 // light are the packages from outside that the program of the monitor may

@@ -73,7 +73,7 @@ func (w *cniWorld) calls() (calls []string) {
 	must(w.t, err)
 	must(w.t, os.Remove(path))
 	for _, l := range strings.Split(strings.TrimSpace(string(data)), "\n") {
-		if !strings.HasPrefix(l, "STATUS") {
+		if l != "" && !strings.HasPrefix(l, "STATUS") { // it may begin to write
 			calls = append(calls, l)
 		}
 	}

@@ -51,8 +51,12 @@ type Options struct {
 	Bridge      string // name of the bridge; empty: made from Instance
 	Instance    string // tells instances on one host apart, for example a path
 	PodCIDR     string // subnets of the pods; empty: chosen, see SetPodCIDR
-	IPv6        bool   // give pods IPv6 addresses too; switched off on hosts without IPv6
-	Logger      *slog.Logger
+	// Cluster is the ranges of all pods of a cluster whose nodes have routes to
+	// each other. What pods send there keeps their address. With it, and without
+	// PodCIDR, nothing is chosen: SetPodCIDR must come first.
+	Cluster []netip.Prefix
+	IPv6    bool // give pods IPv6 addresses too; switched off on hosts without IPv6
+	Logger  *slog.Logger
 }
 
 // Pod is what a network needs to know of a pod.

@@ -2,6 +2,8 @@ package network
 
 import (
 	"context"
+	"errors"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"time"
@@ -105,7 +107,11 @@ func (f *builtin) tend() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err != nil && err.Error() != f.logged {
-		f.n.log.Warn("pod network is not ready", "err", err)
+		level := slog.LevelWarn
+		if errors.Is(err, errNoRange) { // as at every start of a new node
+			level = slog.LevelInfo
+		}
+		f.n.log.Log(context.Background(), level, "pod network is not ready", "err", err)
 		f.logged = err.Error()
 	}
 	if err == nil {

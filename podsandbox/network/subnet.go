@@ -23,16 +23,20 @@ type subnetChoice struct {
 
 func (f *builtin) subnetFile() string { return filepath.Join(f.n.opt.StateDir, "subnets.json") }
 
-// learnSubnets finds out at start which subnets were given, by the options or,
-// in an earlier life, by setPodCIDR.
+// errNoRange is the state of a node of a cluster that has no range yet. One of
+// our choice would give its pods addresses to which no route leads.
+var errNoRange = errors.New("no range for pods: cluster-cidr is set, and the kubelet has not told which part is this node's")
+
+// learnSubnets finds out at start which subnets were given, in an earlier life
+// by setPodCIDR or by the options.
 func (f *builtin) learnSubnets() (err error) {
 	if f.n.opt.PodCIDR != "" {
-		f.given, err = f.parse(f.n.opt.PodCIDR)
-		return err
+		if f.given, err = f.parse(f.n.opt.PodCIDR); err != nil {
+			return err
+		}
 	}
-	kept, err := f.kept()
-	if err == nil && kept.Given {
-		f.given = kept.Subnets
+	if kept, err := f.kept(); err == nil && kept.Given {
+		f.given = kept.Subnets // the kubelet tells it only once
 	}
 	return nil
 }
@@ -52,6 +56,9 @@ func (f *builtin) kept() (kept subnetChoice, err error) {
 func (f *builtin) subnets() ([]netip.Prefix, error) {
 	if len(f.given) > 0 {
 		return f.given, nil
+	}
+	if len(f.n.opt.Cluster) > 0 {
+		return nil, errNoRange
 	}
 	kept, err := f.kept()
 	if err == nil && len(kept.Subnets) == f.families() {
@@ -114,7 +121,7 @@ func (f *builtin) setPodCIDR(cidr string) error {
 		return fmt.Errorf("pod CIDR %q: %w", cidr, err)
 	}
 	f.given = subnets
-	if f.pool == nil {
+	if f.pool == nil && !errors.Is(f.failed, errNoRange) {
 		return nil // not in use; ensure will read it
 	}
 	f.pool = nil
@@ -214,7 +221,7 @@ func (f *builtin) allSubnets(pool *ipam.Pool) []netip.Prefix {
 
 // rulesOf is all that the firewall should hold.
 func (f *builtin) rulesOf(pool *ipam.Pool) firewall.Rules {
-	r := firewall.Rules{Bridge: f.bridge.Name, Pods: f.allSubnets(pool)}
+	r := firewall.Rules{Bridge: f.bridge.Name, Pods: f.allSubnets(pool), Cluster: f.n.opt.Cluster}
 	f.n.mu.Lock()
 	defer f.n.mu.Unlock()
 	for _, e := range f.n.pods {

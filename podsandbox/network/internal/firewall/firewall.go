@@ -14,7 +14,7 @@
 //	                 ┌ prerouting/output ─▶ is it an address of this host?
 //	packet for host ─┤                        └▶ ports: address . protocol . port ─▶ pod
 //	                 └ postrouting ─▶ to a pod, from 127.0.0.1 or from a pod by a host port: masquerade
-//	packet of a pod ── postrouting ─▶ leaves the pod subnets: masquerade
+//	packet of a pod ── postrouting ─▶ leaves the pod subnets and the cluster: masquerade
 package firewall
 
 import (
@@ -40,7 +40,10 @@ type Port struct {
 type Rules struct {
 	Bridge string         // the bridge of the pods
 	Pods   []netip.Prefix // the subnets of the pods
-	Ports  []Port
+
+	// Cluster is where pods of other nodes are: no two of these overlap.
+	Cluster []netip.Prefix
+	Ports   []Port
 }
 
 // Table is the nftables table of an instance. It is safe for concurrent use.

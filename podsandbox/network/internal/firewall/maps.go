@@ -3,6 +3,7 @@ package firewall
 import (
 	"encoding/binary"
 	"net/netip"
+	"strings"
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
@@ -130,6 +131,13 @@ func subnets(table *nftables.Table, id uint32, ipv6 bool) *nftables.Set {
 	if ipv6 {
 		s.Name, s.KeyType = "pods6", nftables.TypeIP6Addr
 	}
+	return s
+}
+
+// cluster is the set of where pods of other nodes are.
+func cluster(table *nftables.Table, id uint32, ipv6 bool) *nftables.Set {
+	s := subnets(table, id, ipv6)
+	s.Name = strings.Replace(s.Name, "pods", "cluster", 1)
 	return s
 }
 

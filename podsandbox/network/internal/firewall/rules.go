@@ -25,10 +25,11 @@ type ruleset struct {
 	conn   *nftables.Conn
 	bridge string
 	pods   map[bool]*nftables.Set // by "is IPv6"
+	others map[bool]*nftables.Set // likewise; of the cluster
 }
 
 func (t *Table) build(table *nftables.Table, c *nftables.Conn, r Rules) error {
-	b := ruleset{table: table, conn: c, bridge: r.Bridge, pods: map[bool]*nftables.Set{}}
+	b := ruleset{table: table, conn: c, bridge: r.Bridge, pods: map[bool]*nftables.Set{}, others: map[bool]*nftables.Set{}}
 	for i, h := range maps {
 		if err := c.AddSet(h.set(table, uint32(i+1)), nil); err != nil {
 			return err
@@ -43,6 +44,11 @@ func (t *Table) build(table *nftables.Table, c *nftables.Conn, r Rules) error {
 			return err
 		}
 		b.pods[ipv6] = set
+		set = cluster(table, uint32(len(maps)+4+i), ipv6)
+		if err := c.AddSet(set, intervals(r.Cluster, ipv6)); err != nil {
+			return err
+		}
+		b.others[ipv6] = set
 	}
 	ports := b.hostPorts()
 	b.redirect("prerouting", nftables.ChainHookPrerouting, ports)
@@ -120,7 +126,7 @@ func (b *ruleset) postrouting() {
 		// translate, as service proxies do, know what their pods need.
 		b.rule(chain, isFamily(ipv6), b.isPod(ipv6, true, false), b.isPod(ipv6, false, false), byHostPort(b.table), masquerade)
 		b.rule(chain, isFamily(ipv6), multicast(ipv6))
-		b.rule(chain, isFamily(ipv6), b.isPod(ipv6, true, false), b.isPod(ipv6, false, true), masquerade)
+		b.rule(chain, isFamily(ipv6), b.isPod(ipv6, true, false), b.isPod(ipv6, false, true), b.isElsewhere(ipv6), masquerade)
 	}
 }
 
@@ -171,6 +177,15 @@ func (b *ruleset) isPod(ipv6, source, not bool) []expr.Any {
 	return []expr.Any{
 		addressField(ipv6, source),
 		&expr.Lookup{SourceRegister: reg, SetName: set.Name, SetID: set.ID, Invert: not},
+	}
+}
+
+// isElsewhere matches what does not go to a pod of another node.
+func (b *ruleset) isElsewhere(ipv6 bool) []expr.Any {
+	set := b.others[ipv6]
+	return []expr.Any{
+		addressField(ipv6, false),
+		&expr.Lookup{SourceRegister: reg, SetName: set.Name, SetID: set.ID, Invert: true},
 	}
 }
 
