@@ -10,6 +10,7 @@ import (
 	"cri-mini/cri/stream"
 	"cri-mini/image"
 	"cri-mini/image/reference"
+	"cri-mini/internal/mishap"
 	"cri-mini/podsandbox"
 )
 
@@ -21,7 +22,7 @@ func code(err error) codes.Code {
 	switch {
 	case errors.Is(err, podsandbox.ErrNotFound), errors.Is(err, image.ErrNotFound):
 		return codes.NotFound
-	case errors.Is(err, podsandbox.ErrInternal):
+	case errors.Is(err, mishap.Err):
 		return codes.Internal
 	case errors.Is(err, podsandbox.ErrExists):
 		return codes.AlreadyExists

@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"cri-mini/internal/mishap"
 	"cri-mini/podsandbox/history"
 )
 
@@ -107,7 +108,7 @@ func (o *operations) begin(ctx context.Context, want order, callers int, run tas
 	o.running[want.key] = op
 	go func() {
 		// Nobody above us would catch a panic: this is no caller's goroutine.
-		op.err = caught(o.pods.log, want.key, func() (err error) {
+		op.err = mishap.Caught(o.pods.log, want.key, func() (err error) {
 			op.id, err = run(op.within(ctx), op)
 			return err
 		})

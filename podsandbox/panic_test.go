@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"cri-mini/internal/mishap"
 )
 
 func TestPanicEndsTheCallThatMetItAndFreesItsName(t *testing.T) {
@@ -20,7 +22,7 @@ func TestPanicEndsTheCallThatMetItAndFreesItsName(t *testing.T) {
 		}
 	})
 	_, err := l.pods.Run(t.Context(), podConfig("a"), "")
-	if !errors.Is(err, ErrInternal) || !strings.Contains(err.Error(), "no such luck") {
+	if !errors.Is(err, mishap.Err) || !strings.Contains(err.Error(), "no such luck") {
 		t.Fatalf("run: %v; want an internal error that says what panicked", err)
 	}
 	l.world.change(func() { l.world.around = nil })
@@ -43,7 +45,7 @@ func TestPanicEndsTheCallThatMetItAndFreesItsName(t *testing.T) {
 			}
 		}
 	})
-	if err := l.pods.Stop(t.Context(), id); !errors.Is(err, ErrInternal) {
+	if err := l.pods.Stop(t.Context(), id); !errors.Is(err, mishap.Err) {
 		t.Fatalf("stop: %v; want an internal error", err)
 	}
 	l.world.change(func() { l.world.around = nil })

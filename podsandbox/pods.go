@@ -13,6 +13,7 @@ import (
 
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"cri-mini/internal/mishap"
 	"cri-mini/podsandbox/cdi"
 	"cri-mini/podsandbox/plan"
 	"cri-mini/runtime/selinux"
@@ -158,7 +159,7 @@ func (p *Pods) NetNS(id string) (*os.File, error) {
 func (p *Pods) watch(what string, work func()) {
 	p.background.Go(func() {
 		for {
-			err := caught(p.log, what, func() error { work(); return nil })
+			err := mishap.Caught(p.log, what, func() error { work(); return nil })
 			if err == nil {
 				return
 			}
@@ -176,7 +177,7 @@ func (p *Pods) watch(what string, work func()) {
 func (p *Pods) later(what string, work func(context.Context) error) {
 	p.background.Go(func() {
 		for wait := time.Second; ; wait = min(2*wait, time.Minute) {
-			err := caught(p.log, what, func() error { return work(p.ctx) })
+			err := mishap.Caught(p.log, what, func() error { return work(p.ctx) })
 			if err == nil || p.ctx.Err() != nil {
 				return
 			}

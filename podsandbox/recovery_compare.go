@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"cri-mini/internal/broken"
+	"cri-mini/internal/mishap"
 	"cri-mini/runtime/spec"
 )
 
@@ -51,7 +52,7 @@ func (r *recovery) run(found []*Sandbox) {
 	p.background.Go(func() {
 		defer close(p.collected)
 		collect := func() error { return p.opt.Network.Collect(r.connected) }
-		if err := caught(p.log, "collect network", collect); err != nil {
+		if err := mishap.Caught(p.log, "collect network", collect); err != nil {
 			p.log.Warn("cannot collect what the network holds for old pods", "err", err)
 		}
 	})

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"cri-mini/internal/crashpoint"
+	"cri-mini/internal/mishap"
 	"cri-mini/podsandbox/history"
 )
 
@@ -59,7 +60,7 @@ func (s *Sandbox) stopNow(ctx context.Context, op *operation) error {
 	var kills errgroup.Group
 	for _, c := range s.Containers() {
 		kills.Go(func() error {
-			return caught(s.pods.log, "end container "+c.ID, func() error { return c.end(ctx) })
+			return mishap.Caught(s.pods.log, "end container "+c.ID, func() error { return c.end(ctx) })
 		})
 	}
 	if err := kills.Wait(); err != nil {

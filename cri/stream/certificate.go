@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"context"
 	"crypto/tls"
 	"fmt"
 	"io"
@@ -106,7 +107,8 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	c.mu.Lock()
 	if c.look == nil {
 		c.look, c.begun = make(chan struct{}), time.Now()
-		go c.lookAgain(c.look)
+		look := c.look
+		begin(context.Background(), "renew the certificate", func() { c.lookAgain(look) })
 	}
 	look, left := c.look, renewalPatience-time.Since(c.begun)
 	c.mu.Unlock()
@@ -120,6 +122,12 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 }
 
 func (c *certificate) lookAgain(look chan struct{}) {
+	defer func() {
+		c.mu.Lock()
+		c.look = nil
+		c.mu.Unlock()
+		close(look)
+	}()
 	renewed, err := c.renew()
 	switch {
 	case err != nil:
@@ -127,10 +135,6 @@ func (c *certificate) lookAgain(look chan struct{}) {
 	case renewed:
 		slog.Info("stream certificate renewed", "file", c.file)
 	}
-	c.mu.Lock()
-	c.look = nil
-	c.mu.Unlock()
-	close(look)
 }
 
 func stampOf(info os.FileInfo) stamp {

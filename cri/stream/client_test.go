@@ -201,6 +201,12 @@ func serveAs(t *testing.T, pods Pods, config Config, change func(*limits)) *Serv
 	}
 	s.limits.creation, s.limits.farewell = 2*time.Second, time.Second
 	change(&s.limits)
+	run(t, s, pods)
+	return s
+}
+
+func run(t *testing.T, s *Server, pods Pods) {
+	t.Helper()
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(pods) }()
 	t.Cleanup(func() {
@@ -208,8 +214,9 @@ func serveAs(t *testing.T, pods Pods, config Config, change func(*limits)) *Serv
 		if err := <-served; err != nil {
 			t.Errorf("Serve: %v", err)
 		}
+		eventually(t, "all room is given back", func() bool { return s.room.used.Load() == 0 })
+		eventually(t, "nothing is forwarded or dialed", func() bool { return s.forwarding.Load()+int64(len(s.dials)) == 0 })
 	})
-	return s
 }
 
 // client is one SPDY connection, as kubelet and crictl make it.

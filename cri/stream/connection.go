@@ -3,6 +3,8 @@ package stream
 import (
 	"context"
 	"crypto/tls"
+	"errors"
+	"log/slog"
 	"net"
 	"net/http"
 	"sync"
@@ -46,25 +48,49 @@ func (c *connections) closeAll() {
 
 type watchedListener struct {
 	*net.TCPListener
-	conns *connections
+	conns  *connections
+	probes func(*net.TCPConn) error // sets them up
 }
 
+func newWatchedListener(l *net.TCPListener, conns *connections) *watchedListener {
+	return &watchedListener{l, conns, func(c *net.TCPConn) error { return c.SetKeepAliveConfig(keepAlive) }}
+}
+
+// acceptPause is how long no connection is taken when one could not be.
+const acceptPause = 200 * time.Millisecond
+
+// Accept fails only when the listener is closed, for that ends the server. The
+// node may have no descriptors or memory left for the moment.
 func (l *watchedListener) Accept() (net.Conn, error) {
-	conn, err := l.AcceptTCP()
-	if err != nil {
-		return nil, err
+	for waited := false; ; {
+		conn, err := l.AcceptTCP()
+		if err == nil {
+			if err = l.probes(conn); err == nil {
+				return l.watched(conn), nil
+			}
+			slog.Warn("streaming connection ended by us", "client", conn.RemoteAddr(), "reason", err)
+			conn.Close()
+			continue
+		}
+		if errors.Is(err, net.ErrClosed) {
+			return nil, err
+		}
+		if !waited {
+			slog.Warn("no streaming connections for the moment", "err", err)
+		}
+		waited = true
+		time.Sleep(acceptPause)
 	}
-	if err := conn.SetKeepAliveConfig(keepAlive); err != nil {
-		conn.Close()
-		return nil, err
-	}
+}
+
+func (l *watchedListener) watched(conn *net.TCPConn) *watchedConn {
 	w := &watchedConn{TCPConn: conn, conns: l.conns}
-	w.ctx, w.cancel = context.WithCancel(context.Background())
+	w.ctx, w.cancel = context.WithCancel(context.WithValue(context.Background(), connKey{}, w))
 	l.conns.mu.Lock()
 	l.conns.open[w] = struct{}{}
 	l.conns.mu.Unlock()
-	go w.watch()
-	return w, nil
+	begin(w.ctx, "watch a client", w.watch)
+	return w
 }
 
 type connKey struct{}
@@ -74,8 +100,7 @@ func connContext(_ context.Context, c net.Conn) context.Context {
 	if t, ok := c.(*tls.Conn); ok {
 		c = t.NetConn()
 	}
-	w := c.(*watchedConn)
-	return context.WithValue(w.ctx, connKey{}, w)
+	return c.(*watchedConn).ctx
 }
 
 // take takes a connection over from net/http, with what was read of it already.
@@ -144,7 +169,7 @@ func (w *watchedConn) watch() {
 			return
 		case <-tick.C:
 			if w.left() {
-				w.cancel()
+				w.Close() // and what we are about to write fails
 				return
 			}
 		}
@@ -153,8 +178,9 @@ func (w *watchedConn) watch() {
 
 // TCP states of a connection whose other end sent its last byte (include/net/tcp_states.h).
 const (
-	tcpClose     = 7
-	tcpCloseWait = 8
+	tcpEstablished = 1
+	tcpClose       = 7
+	tcpCloseWait   = 8
 )
 
 // silent tells a client that has not acknowledged for long what it was sent
@@ -171,11 +197,15 @@ func (w *watchedConn) left() bool {
 	if err != nil {
 		return true
 	}
-	gone := false
+	gone, unread := false, 0
 	err = raw.Control(func(fd uintptr) {
 		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
 		gone = err != nil || info.State == tcpClose || info.State == tcpCloseWait || silent(info)
+		unread, _ = unix.IoctlGetInt(int(fd), unix.SIOCINQ)
 	})
+	if err == nil && !gone && unread > 0 {
+		gone = othersEnd(w.LocalAddr(), w.RemoteAddr())
+	}
 	return err != nil || gone
 }
 

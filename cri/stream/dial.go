@@ -13,13 +13,36 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const dialTimeout = 30 * time.Second
+const (
+	dialTimeout = 30 * time.Second
+	// dialPatience is how long a connection waits for its turn to be made.
+	dialPatience = 5 * time.Second
+	// sendBuffer is what the kernel keeps for a program that does not read
+	// (twice that, with its own needs); by itself it would be megabytes.
+	sendBuffer = 128 << 10
+)
 
 // dial connects to a port on the loopback of a pod: programs that listen on
 // all addresses answer there, and so do those that want no visitors.
 func (s *Server) dial(ctx context.Context, pod string, port int32) (*net.TCPConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
+	if err := s.takeTurn(ctx); err != nil {
+		return nil, err
+	}
+	defer func() { <-s.dials }()
+	conn, err := s.dialPod(ctx, pod, port)
+	if err != nil {
+		return nil, err
+	}
+	if err := conn.SetWriteBuffer(sendBuffer); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return conn, nil
+}
+
+func (s *Server) dialPod(ctx context.Context, pod string, port int32) (*net.TCPConn, error) {
 	ns, err := s.pods.NetNS(pod)
 	if err != nil {
 		return nil, err
@@ -29,6 +52,22 @@ func (s *Server) dial(ctx context.Context, pod string, port int32) (*net.TCPConn
 	}
 	defer ns.Close()
 	return dialIn(ctx, ns, port)
+}
+
+// takeTurn waits until fewer connections are being made than there may be: a
+// port whose program accepts nothing holds each for the whole timeout.
+func (s *Server) takeTurn(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, dialPatience)
+	defer cancel()
+	select {
+	case s.dials <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+	}
+	if ctx.Err() != context.DeadlineExceeded {
+		return ctx.Err()
+	}
+	return fmt.Errorf("%d connections of all clients wait for their ports already", cap(s.dials))
 }
 
 func dialLoopback(ctx context.Context, port int32) (*net.TCPConn, error) {
@@ -75,7 +114,9 @@ func connectIn(ctx context.Context, ns *os.File, family int, to unix.Sockaddr) (
 			return nil, err
 		}
 	}
-	stop := context.AfterFunc(ctx, func() { file.SetWriteDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() {
+		guarded(ctx, "give a dial up", func() { file.SetWriteDeadline(time.Unix(1, 0)) })
+	})
 	defer stop()
 	raw, err := file.SyscallConn()
 	if err != nil {

@@ -15,6 +15,7 @@ const quiet = 2 * time.Second
 
 // drain copies the outputs of a program until each is at its end.
 type drain struct {
+	ctx    context.Context // of the connection
 	copies sync.WaitGroup
 	bytes  atomic.Int64
 	busy   atomic.Int32 // writes that a slow client holds
@@ -27,10 +28,12 @@ func (d *drain) copy(dst io.Writer, src io.Reader) {
 		return
 	}
 	d.copies.Go(func() {
-		if dst != nil {
-			io.Copy(counted{dst, d}, src)
-		}
-		io.Copy(io.Discard, src)
+		guarded(d.ctx, "copy output", func() {
+			if dst != nil {
+				io.Copy(counted{dst, d}, src)
+			}
+			io.Copy(io.Discard, src)
+		})
 	})
 }
 
@@ -38,12 +41,12 @@ func (d *drain) wait() { d.copies.Wait() }
 
 // settle waits for the last output of a program that has ended. A client that
 // is slow to take it is waited for; only silence of the program counts.
-func (d *drain) settle(ctx context.Context) {
+func (d *drain) settle() {
 	done := make(chan struct{})
-	go func() {
+	begin(d.ctx, "wait for output", func() {
 		d.copies.Wait()
 		close(done)
-	}()
+	})
 	tick := time.NewTicker(quiet)
 	defer tick.Stop()
 	before := d.bytes.Load()
@@ -51,7 +54,7 @@ func (d *drain) settle(ctx context.Context) {
 		select {
 		case <-done:
 			return
-		case <-ctx.Done():
+		case <-d.ctx.Done():
 			return
 		case <-tick.C:
 			now := d.bytes.Load()

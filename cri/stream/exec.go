@@ -27,21 +27,27 @@ func (s *Server) exec(ctx context.Context, q *criapi.ExecRequest, c *remote) err
 		return err
 	}
 	defer run.Close()
-	// A client that left cannot end the program, so we do.
-	stop := context.AfterFunc(ctx, func() {
+	// A client that left cannot end the program, so we do; and when we panic.
+	kill := func() {
 		if err := run.Kill(); err != nil {
 			slog.Warn("cannot kill the program of a lost exec", "container", q.ContainerId, "err", err)
 		}
-	})
-	defer stop()
+	}
+	stop := context.AfterFunc(ctx, func() { guarded(ctx, "kill the program", kill) })
+	ended := false
+	defer func() {
+		if stop() && !ended {
+			kill()
+		}
+	}()
 
 	if c.in != nil {
-		go feed(run.Stdin(), c.in, q.Tty)
+		begin(ctx, "feed the program", func() { feed(run.Stdin(), c.in, q.Tty) })
 	}
 	if q.Tty {
-		go follow(ctx, c.sizes, run.Resize)
+		begin(ctx, "size the terminal", func() { follow(ctx, c.sizes, run.Resize) })
 	}
-	var output drain
+	output := drain{ctx: ctx}
 	output.copy(c.out, run.Stdout())
 	output.copy(c.errOut, run.Stderr())
 
@@ -49,7 +55,8 @@ func (s *Server) exec(ctx context.Context, q *criapi.ExecRequest, c *remote) err
 	if err != nil {
 		return fmt.Errorf("wait for the program: %w", err)
 	}
-	output.settle(ctx)
+	ended = true
+	output.settle()
 	if code != 0 {
 		return &exitError{code}
 	}
@@ -65,16 +72,16 @@ func (s *Server) attach(ctx context.Context, q *criapi.AttachRequest, c *remote)
 	}
 	defer view.Close()
 	// Closing the view ends its reads, and with them the copying below.
-	stop := context.AfterFunc(ctx, func() { view.Close() })
+	stop := context.AfterFunc(ctx, func() { guarded(ctx, "end an attachment", func() { view.Close() }) })
 	defer stop()
 
 	if c.in != nil {
-		go feed(view.Stdin(), c.in, q.Tty)
+		begin(ctx, "feed the container", func() { feed(view.Stdin(), c.in, q.Tty) })
 	}
 	if q.Tty {
-		go follow(ctx, c.sizes, view.Resize)
+		begin(ctx, "size the terminal", func() { follow(ctx, c.sizes, view.Resize) })
 	}
-	var output drain
+	output := drain{ctx: ctx}
 	output.copy(c.out, view.Stdout())
 	output.copy(c.errOut, view.Stderr())
 	output.wait()

@@ -8,18 +8,11 @@ import (
 	"io"
 	"net"
 	"sync"
-	"sync/atomic"
 	"syscall"
-	"time"
 
 	"github.com/gorilla/websocket"
-	"github.com/moby/spdystream"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
-
-// resetEvery is how often a stream is asked whether the client has reset it,
-// once it has stopped sending: the library tells the one like the other.
-const resetEvery = 250 * time.Millisecond
 
 // peer is the client's end of one forwarded connection.
 type peer interface {
@@ -39,26 +32,33 @@ type peer interface {
 // the client's own business.
 func (s *Server) forward(ctx context.Context, pod string, port int32, client peer) error {
 	defer client.Close()
+	if n := s.forwarding.Add(1); n > int64(s.limits.forwards) {
+		s.forwarding.Add(-1)
+		return fmt.Errorf("%d connections are forwarded already, as many as for all clients together", s.limits.forwards)
+	}
+	defer s.forwarding.Add(-1)
 	conn, err := s.dial(ctx, pod, port)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() {
-		conn.Close()
-		client.Close()
+		guarded(ctx, "end a forward", func() {
+			conn.Close()
+			client.Close()
+		})
 	})
 	defer stop()
 
 	sent := make(chan error, 1)
-	go func() {
+	begin(ctx, "forward to the pod", func() {
 		_, err := io.Copy(conn, client)
 		if broken(err) {
 			client.Close() // throws away what still comes, lest it hold the others
 		}
 		conn.CloseWrite()
 		sent <- err
-	}()
+	})
 	_, err = io.Copy(client, conn)
 	client.CloseWrite() // the client may go on sending
 	if !broken(err) {
@@ -78,44 +78,6 @@ func broken(err error) bool {
 	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, net.ErrClosed)
 }
 
-// streamPeer is a stream of SPDY, read ahead.
-type streamPeer struct {
-	*queue
-	stream *spdystream.Stream
-	ended  atomic.Bool // by us
-}
-
-// newStreamPeer cancels when the client resets the stream: it wants no answer.
-func newStreamPeer(ctx context.Context, cancel context.CancelFunc, stream *spdystream.Stream) *streamPeer {
-	p := &streamPeer{queue: newQueue(), stream: stream}
-	go func() {
-		io.Copy(p.queue, stream)
-		p.end()
-		tick := time.NewTicker(resetEvery)
-		defer tick.Stop()
-		for !p.ended.Load() {
-			// In this order: our own end makes it finished too.
-			if stream.IsFinished() && !p.ended.Load() {
-				cancel()
-				return
-			}
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-			}
-		}
-	}()
-	return p
-}
-
-func (p *streamPeer) Write(b []byte) (int, error) { return p.stream.Write(b) }
-
-func (p *streamPeer) CloseWrite() error {
-	p.ended.Store(true)
-	return p.stream.Close()
-}
-
 // channelPeer is a channel of a WebSocket. Neither side can end one alone.
 type channelPeer struct {
 	*queue
@@ -129,12 +91,12 @@ func (p channelPeer) CloseWrite() error           { return nil }
 // Each begins with its port.
 func (s *Server) forwardChannels(ctx context.Context, cancel context.CancelFunc, ws *websocket.Conn, protocol channelProtocol, q *criapi.PortForwardRequest) {
 	defer ws.Close()
-	in := map[byte]*queue{}
+	in, space := map[byte]*queue{}, s.room.part()
 	for i := range min(len(q.Port), 5) { // as many as the text form has digits for
-		in[byte(2*i)] = newQueue()
+		in[byte(2*i)] = newQueue(space)
 	}
-	c := newChannels(ws, protocol, s.limits, in)
-	go c.serve(cancel)
+	c := newChannels(ctx, ws, protocol, s.limits, in)
+	begin(ctx, "read channels", func() { c.serve(cancel) })
 	var running sync.WaitGroup
 	for i := range len(in) {
 		port, data, errors := q.Port[i], c.writer(byte(2*i)), c.writer(byte(2*i+1))
@@ -142,9 +104,11 @@ func (s *Server) forwardChannels(ctx context.Context, cancel context.CancelFunc,
 		data.Write(name)
 		errors.Write(name)
 		running.Go(func() {
-			if err := s.forward(ctx, q.PodSandboxId, port, channelPeer{in[byte(2*i)], data}); err != nil {
-				fmt.Fprintf(errors, "forward port %d of pod %s: %v", port, q.PodSandboxId, err)
-			}
+			guarded(ctx, "forward a port", func() {
+				if err := s.forward(ctx, q.PodSandboxId, port, channelPeer{in[byte(2*i)], data}); err != nil {
+					fmt.Fprintf(errors, "forward port %d of pod %s: %v", port, q.PodSandboxId, err)
+				}
+			})
 		})
 	}
 	running.Wait()

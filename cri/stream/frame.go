@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 )
 
 // Messages of the channel protocols over WebSocket. The first byte is the
@@ -51,36 +52,50 @@ var (
 // frame is one message of a client.
 type frame struct {
 	channel byte
-	data    []byte
-	closes  bool // the channel
+	data    io.Reader // the rest of the message, however long
+	closes  bool      // the channel
 }
 
 var errEmptyFrame = errors.New("empty message")
 
-// decode takes a message apart. The data may be part of the message.
-func (p channelProtocol) decode(message []byte) (frame, error) {
-	if len(message) == 0 {
+// badFrame is a message that makes no sense.
+type badFrame string
+
+func (b badFrame) Error() string { return string(b) }
+
+// decode begins to take a message apart.
+func (p channelProtocol) decode(message io.Reader) (frame, error) {
+	var first [1]byte
+	if _, err := io.ReadFull(message, first[:]); err == io.EOF {
 		return frame{}, errEmptyFrame
+	} else if err != nil {
+		return frame{}, err
 	}
-	channel, data := message[0], message[1:]
+	channel := first[0]
 	if p.halfClose && channel == closeSignal {
-		if len(data) != 1 {
-			return frame{}, fmt.Errorf("close signal with %d bytes, want one channel", len(data))
+		which, err := io.ReadAll(io.LimitReader(message, 2))
+		if err != nil {
+			return frame{}, err
 		}
-		return frame{channel: data[0], closes: true}, nil
+		if len(which) != 1 {
+			return frame{}, badFrame("close signal without one channel")
+		}
+		return frame{channel: which[0], closes: true}, nil
 	}
 	if !p.base64 {
-		return frame{channel: channel, data: data}, nil
+		return frame{channel: channel, data: message}, nil
 	}
 	if channel < '0' || channel > '9' {
-		return frame{}, fmt.Errorf("channel %q, want a digit", channel)
+		return frame{}, badFrame(fmt.Sprintf("channel %q, want a digit", channel))
 	}
-	decoded := make([]byte, base64.StdEncoding.DecodedLen(len(data)))
-	n, err := base64.StdEncoding.Decode(decoded, data)
-	if err != nil {
-		return frame{}, fmt.Errorf("channel %c: %w", channel, err)
-	}
-	return frame{channel: channel - '0', data: decoded[:n]}, nil
+	return frame{channel: channel - '0', data: base64.NewDecoder(base64.StdEncoding, message)}, nil
+}
+
+// isBad tells what the client wrote wrongly from a connection that ended.
+func isBad(err error) bool {
+	var bad badFrame
+	var code base64.CorruptInputError
+	return errors.As(err, &bad) || errors.As(err, &code) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 // encode is a message for the client.

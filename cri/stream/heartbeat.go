@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"context"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,13 +21,13 @@ type heartbeat struct {
 	once    sync.Once
 }
 
-func startHeartbeat(ws *websocket.Conn, limits limits, held *atomic.Bool, lastUse *atomic.Int64) *heartbeat {
+func startHeartbeat(ctx context.Context, ws *websocket.Conn, limits limits, held *atomic.Bool, lastUse *atomic.Int64) *heartbeat {
 	h := &heartbeat{ws: ws, limits: limits, held: held, lastUse: lastUse, stopped: make(chan struct{})}
 	h.heard()
 	ws.SetPongHandler(func(string) error { h.heard(); return nil })
 	answer := ws.PingHandler()
 	ws.SetPingHandler(func(text string) error { h.heard(); return answer(text) })
-	go h.run()
+	begin(ctx, "heartbeat", h.run)
 	return h
 }
 

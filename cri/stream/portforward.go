@@ -11,15 +11,12 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
-	"github.com/moby/spdystream"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 const (
 	forwardProtocol = "portforward.k8s.io"
 	tunnelProtocol  = spdyName + "+" + forwardProtocol
-	// maxForwards bounds the connections of one client.
-	maxForwards = 1000
 )
 
 // servePortForward serves one client: over SPDY, over SPDY within a WebSocket,
@@ -36,7 +33,7 @@ func (s *Server) servePortForward(w http.ResponseWriter, r *http.Request, q *cri
 		return // served already
 	}
 	f := &forwards{server: s, ctx: ctx, pod: q.PodSandboxId, waiting: map[string]*pair{}}
-	session, err := startSPDY(conn, cancel, s.limits, f.check, f.opened)
+	session, err := s.startSPDY(ctx, cancel, conn, f.check, f.opened)
 	if err == nil {
 		<-ctx.Done()
 		session.end()
@@ -63,7 +60,7 @@ func (s *Server) openForward(ctx context.Context, cancel context.CancelFunc, w h
 		return nil, err
 	}
 	if name == tunnelProtocol {
-		return newTunnel(ws, s.limits), nil
+		return newTunnel(ctx, ws, s.limits), nil
 	}
 	s.forwardChannels(ctx, cancel, ws, named(portProtocols, name), q)
 	return nil, nil
@@ -83,7 +80,7 @@ type forwards struct {
 }
 
 type pair struct {
-	errors, data *spdystream.Stream
+	errors, data *spdyStream
 	expire       *time.Timer
 }
 
@@ -104,14 +101,15 @@ func (f *forwards) check(h http.Header) error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.active+len(f.waiting) >= maxForwards {
-		return fmt.Errorf("more than %d connections", maxForwards)
+	// Those beyond the limit are told so on their streams, as many again.
+	if limit := 2 * f.server.limits.clientForwards; f.active+len(f.waiting) >= limit {
+		return fmt.Errorf("more than %d connections", limit)
 	}
 	return nil
 }
 
 // opened runs a connection when both its streams are there.
-func (f *forwards) opened(session *spdySession, stream *spdystream.Stream) {
+func (f *forwards) opened(session *spdySession, stream *spdyStream) {
 	data := stream.Headers().Get(streamType) == "data"
 	id := stream.Headers().Get("requestID")
 	if id == "" { // an old client: it opens the two one after the other
@@ -126,15 +124,20 @@ func (f *forwards) opened(session *spdySession, stream *spdystream.Stream) {
 	p := f.waiting[id]
 	if p == nil {
 		p = new(pair)
-		p.expire = time.AfterFunc(f.server.limits.creation, func() { f.drop(session, id, p) })
+		p.expire = time.AfterFunc(f.server.limits.creation, func() {
+			guarded(f.ctx, "forget half a forward", func() { f.drop(session, id, p) })
+		})
 		f.waiting[id] = p
 	}
 	half := &p.errors
+	if !data {
+		stream.Close() // nobody reads it
+	}
 	if data {
 		half = &p.data
 	}
 	if *half != nil {
-		go session.forget(stream) // opened twice
+		begin(f.ctx, "forget a stream", func() { session.forget(stream) }) // opened twice
 		return
 	}
 	*half = stream
@@ -144,7 +147,8 @@ func (f *forwards) opened(session *spdySession, stream *spdystream.Stream) {
 	p.expire.Stop()
 	delete(f.waiting, id)
 	f.active++
-	f.running.Go(func() { f.run(session, p) })
+	excess := f.active > f.server.limits.clientForwards
+	f.running.Go(func() { guarded(f.ctx, "forward a stream", func() { f.run(session, p, excess) }) })
 }
 
 // drop forgets a connection whose other stream never came.
@@ -158,23 +162,28 @@ func (f *forwards) drop(session *spdySession, id string, p *pair) {
 	if mine {
 		if p.errors != nil {
 			fmt.Fprintf(p.errors, "no data stream within %v", f.server.limits.creation)
-			p.errors.Close()
+			p.errors.CloseWrite()
 		}
 		session.forget(p.errors, p.data)
 	}
 }
 
-func (f *forwards) run(session *spdySession, p *pair) {
+// run ends the pair's streams. One in excess is told that it is.
+func (f *forwards) run(session *spdySession, p *pair, excess bool) {
+	defer func() {
+		session.forget(p.data, p.errors)
+		f.mu.Lock()
+		f.active--
+		f.mu.Unlock()
+	}()
 	port, _ := forwardedPort(p.data.Headers()) // checked
-	ctx, cancel := context.WithCancel(f.ctx)
-	defer cancel()
-	if err := f.server.forward(ctx, f.pod, port, newStreamPeer(ctx, cancel, p.data)); err != nil {
+	err := fmt.Errorf("%d connections of this client are forwarded already, as many as one may have", f.server.limits.clientForwards)
+	if !excess {
+		err = f.server.forward(p.data.ctx, f.pod, port, p.data)
+	}
+	if err != nil {
 		fmt.Fprintf(p.errors, "forward port %d of pod %s: %v", port, f.pod, err)
 	}
-	p.data.Close()
-	p.errors.Close()
-	session.forget(p.data, p.errors)
-	f.mu.Lock()
-	f.active--
-	f.mu.Unlock()
+	p.data.CloseWrite()
+	p.errors.CloseWrite()
 }

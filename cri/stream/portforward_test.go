@@ -287,3 +287,63 @@ func TestDialsThatNobodyAnswersCostNoThreads(t *testing.T) {
 		t.Errorf("%d of %d dials were waiting, want nearly all: the queue was not full", canceled, dials)
 	}
 }
+
+func TestForwardsBeyondTheLimitsAreToldWhich(t *testing.T) {
+	noGoroutines(t)
+	for name, test := range map[string]struct {
+		change  func(*limits)
+		clients int // with two connections each
+		want    string
+	}{
+		"of one client":   {func(l *limits) { l.clientForwards = 2 }, 1, "2 connections of this client are forwarded already"},
+		"of all clients":  {func(l *limits) { l.forwards = 6 }, 3, "6 connections are forwarded already, as many as for all clients"},
+		"that are dialed": {func(l *limits) { l.dials = 1 }, 0, "1 connections of all clients wait for their ports already"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMachine()
+			ns, l := podNetwork(t, listenOn(t, "127.0.0.1:0"))
+			m.ns = ns
+			go answerAfterEnd(l)
+			s := serveAs(t, m, Config{Address: "127.0.0.1:0"}, test.change)
+			var open []httpstream.Stream
+			c := forward(t, s)
+			for i := range test.clients {
+				if i > 0 {
+					c = forward(t, s)
+				}
+				for range 2 {
+					_, data := c.port(l)
+					open = append(open, data)
+				}
+			}
+			if test.clients == 0 {
+				s.dials <- struct{}{} // as one to a port that does not answer
+			}
+			eventually(t, "all are forwarded", func() bool { return s.forwarding.Load() == int64(len(open)) })
+			errors, data := c.port(l)
+			if got := text(t, errors); !strings.Contains(got, test.want) {
+				t.Errorf("error stream says %q, want %q", got, test.want)
+			}
+			if got := text(t, data); got != "" {
+				t.Errorf("data stream says %q", got)
+			}
+			if test.clients == 0 {
+				<-s.dials
+			}
+			for _, data := range open { // those that were there go on
+				io.WriteString(data, "x")
+				data.Close()
+				if got := text(t, data); got != "1 bytes" {
+					t.Errorf("answer %q, want 1 bytes", got)
+				}
+			}
+			// And there is room again.
+			eventually(t, "none is forwarded", func() bool { return s.forwarding.Load() == 0 })
+			_, data = c.port(l)
+			data.Close()
+			if got := text(t, data); got != "0 bytes" {
+				t.Errorf("answer %q, want 0 bytes", got)
+			}
+		})
+	}
+}

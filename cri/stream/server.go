@@ -12,6 +12,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -40,16 +41,24 @@ type Config struct {
 	Plain bool
 }
 
-// limits are times that a test shortens.
+// limits are what a test makes smaller.
 type limits struct {
 	creation time.Duration // until a client has opened all its streams
 	idle     time.Duration // without a byte of data
 	ping     time.Duration // between two pings of a WebSocket
 	silence  time.Duration // without any frame from a WebSocket client
 	farewell time.Duration // until a client closes after the end was told
+
+	forwards       int // connections of all clients
+	clientForwards int // and of one
+	dials          int // of those, how many are being made
 }
 
+// maxClientForwards bounds the connections of one client.
+const maxClientForwards = 256
+
 var defaultLimits = limits{
+	forwards: 2048, clientForwards: maxClientForwards, dials: 512,
 	creation: 30 * time.Second,
 	idle:     4 * time.Hour,
 	ping:     10 * time.Second,
@@ -65,13 +74,17 @@ type Server struct {
 	http     *http.Server
 	tokens   *tokens
 	conns    *connections
+	room     *room
 	limits   limits
 	pods     Pods
+
+	forwarding atomic.Int64  // connections
+	dials      chan struct{} // a place for each that may be made at a time
 }
 
 // Listen opens the address.
 func Listen(config Config) (*Server, error) {
-	s := &Server{tokens: newTokens(), conns: newConnections(), limits: defaultLimits}
+	s := &Server{tokens: newTokens(), conns: newConnections(), room: &room{limit: serverRoom}, limits: defaultLimits}
 	if config.Certificate != "" {
 		certificate, err := newCertificate(config.Certificate, config.Key)
 		if err != nil {
@@ -91,7 +104,7 @@ func Listen(config Config) (*Server, error) {
 		}
 		slog.Warn("exec, attach and port-forward are served without TLS beyond the loopback", "address", address)
 	}
-	s.listener = &watchedListener{TCPListener: listener.(*net.TCPListener), conns: s.conns}
+	s.listener = newWatchedListener(listener.(*net.TCPListener), s.conns)
 	s.base = url.URL{Scheme: "http", Host: hostInURL(config.Host, address)}
 	if s.tls != nil {
 		s.base.Scheme = "https"
@@ -129,6 +142,7 @@ func (s *Server) Address() string { return s.listener.Addr().String() }
 // Serve returns after Close.
 func (s *Server) Serve(pods Pods) error {
 	s.pods = pods
+	s.dials = make(chan struct{}, s.limits.dials)
 	var err error
 	if s.tls != nil {
 		err = s.http.ServeTLS(s.listener, "", "")
@@ -182,6 +196,10 @@ func (s *Server) PortForward(r *criapi.PortForwardRequest) (*criapi.PortForwardR
 // than the token's finds nothing, and has used the token up.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer closeTaken(r)
+	guarded(r.Context(), "serve a client", func() { s.serve(w, r) })
+}
+
+func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodGet && r.Method != http.MethodPost {
 		w.Header().Set("Allow", "GET, POST")
 		http.Error(w, fmt.Sprintf("method %q: want GET or POST", r.Method), http.StatusMethodNotAllowed)

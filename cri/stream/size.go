@@ -48,7 +48,7 @@ func decodeSizes(r io.Reader) nextSize {
 func readSizes(ctx context.Context, r io.Reader) <-chan size {
 	sizes := make(chan size)
 	next := decodeSizes(r)
-	go func() {
+	begin(ctx, "read sizes", func() {
 		defer close(sizes)
 		for {
 			s, err := next()
@@ -64,6 +64,6 @@ func readSizes(ctx context.Context, r io.Reader) <-chan size {
 				return
 			}
 		}
-	}()
+	})
 	return sizes
 }

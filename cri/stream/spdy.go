@@ -7,9 +7,9 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"sync"
 
 	"github.com/moby/spdystream"
+	"github.com/moby/spdystream/spdy"
 )
 
 const (
@@ -54,84 +54,77 @@ func upgradeSPDY(w http.ResponseWriter, r *http.Request, protocols []string, old
 
 // spdySession is a connection on which the client opens streams.
 type spdySession struct {
-	conn   *spdystream.Connection
-	closed chan struct{} // when the client has closed and all its frames are handled
+	ctx     context.Context // of the connection
+	conn    *spdystream.Connection
+	streams *spdyStreams
+	closed  chan struct{} // when the client has closed and all its frames are handled
 
-	mu      sync.Mutex
-	streams map[uint32]*spdystream.Stream
-	ended   bool
+	// check says which streams may open, and opened is told of each. Neither
+	// must block: they hold the frames that come after.
+	check  func(http.Header) error
+	opened func(*spdySession, *spdyStream)
 }
 
-// startSPDY serves the streams that check lets pass, each told to opened. Both
-// must not block: they hold the frames that come after.
-func startSPDY(conn net.Conn, cancel context.CancelFunc, limits limits, check func(http.Header) error, opened func(*spdySession, *spdystream.Stream)) (*spdySession, error) {
-	library, frames, err := newSPDY(conn)
+// startSPDY serves streams until the client leaves, which cancels.
+func (s *Server) startSPDY(ctx context.Context, cancel context.CancelFunc, conn net.Conn, check func(http.Header) error, opened func(*spdySession, *spdyStream)) (*spdySession, error) {
+	streams := newSPDYStreams(ctx, s.room.part())
+	frames := newFrameReader(conn, streams)
+	library, err := spdystream.NewConnectionWithOptions(frames, true, spdy.WithMaxControlFramePayloadSize(maxControlFrame),
+		spdy.WithMaxHeaderCount(maxHeaders), spdy.WithMaxHeaderFieldSize(maxHeaderSize))
 	if err != nil {
 		return nil, err
 	}
-	s := &spdySession{conn: library, closed: make(chan struct{}), streams: map[uint32]*spdystream.Stream{}}
-	library.SetIdleTimeout(limits.idle)
-	go func() {
-		defer close(s.closed)
-		library.Serve(func(stream *spdystream.Stream) { s.open(stream, check, opened) })
-	}()
-	go func() {
+	session := &spdySession{ctx: ctx, conn: library, streams: streams, closed: make(chan struct{}), check: check, opened: opened}
+	library.SetIdleTimeout(s.limits.idle)
+	begin(ctx, "read streams", func() {
+		defer close(session.closed)
+		library.Serve(func(half *spdystream.Stream) {
+			guarded(ctx, "open a stream", func() { session.open(half) })
+		})
+	})
+	begin(ctx, "end streams", func() {
 		<-library.CloseChan() // the client has gone, or was idle for too long
-		if reason := frames.reason(); reason != "" {
+		if reason := frames.reason(); reason != nil {
 			slog.Warn("streaming connection ended by us", "client", conn.RemoteAddr(), "reason", reason)
 		}
 		cancel()
-		s.end()
-	}()
-	return s, nil
+		session.end()
+	})
+	return session, nil
 }
 
-func (s *spdySession) open(stream *spdystream.Stream, check func(http.Header) error, opened func(*spdySession, *spdystream.Stream)) {
-	if err := check(stream.Headers()); err != nil {
-		stream.Reset()
+func (s *spdySession) open(half *spdystream.Stream) {
+	stream := s.streams.join(half)
+	if stream == nil { // the session has ended
+		half.Reset()
+		return
+	}
+	if s.check(half.Headers()) != nil {
+		s.forget(stream)
 		return
 	}
 	// Before opened: who writes to a stream waits for this reply. Without it
 	// the library would wait for ever to tell of a reset.
-	if err := stream.SendReply(http.Header{}, false); err != nil {
-		stream.Reset()
+	if half.SendReply(http.Header{}, false) != nil {
+		s.forget(stream)
 		return
 	}
-	s.mu.Lock()
-	ended := s.ended
-	if !ended {
-		s.streams[stream.Identifier()] = stream
-	}
-	s.mu.Unlock()
-	if ended {
-		stream.Reset()
-		return
-	}
-	opened(s, stream)
+	s.opened(s, stream)
 }
 
 // forget ends streams, both ways.
-func (s *spdySession) forget(streams ...*spdystream.Stream) {
+func (s *spdySession) forget(streams ...*spdyStream) {
 	for _, stream := range streams {
-		if stream == nil {
-			continue
+		if stream != nil {
+			s.streams.remove(stream.Identifier())
+			stream.drop()
 		}
-		stream.Reset()
-		s.mu.Lock()
-		delete(s.streams, stream.Identifier())
-		s.mu.Unlock()
 	}
 }
 
-// end wakes all who read. The library's workers wait for readers also after
-// the end of the connection, so each stream must be reset.
+// end wakes all who read.
 func (s *spdySession) end() {
-	s.mu.Lock()
-	s.ended = true
-	streams := s.streams
-	s.streams = map[uint32]*spdystream.Stream{}
-	s.mu.Unlock()
-	for _, stream := range streams {
-		stream.Reset()
+	for _, stream := range s.streams.end() {
+		stream.drop()
 	}
 }

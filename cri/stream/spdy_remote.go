@@ -4,12 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"sync"
 	"time"
-
-	"github.com/moby/spdystream"
 )
 
 // The protocols of exec and attach over SPDY, the oldest last. The third adds
@@ -19,13 +16,13 @@ var spdyProtocols = []string{"v4.channel.k8s.io", "v3.channel.k8s.io", "v2.chann
 // remoteStreams are those a client opens for exec or attach.
 type remoteStreams struct {
 	mu       sync.Mutex
-	byType   map[string]*spdystream.Stream
+	byType   map[string]*spdyStream
 	expected map[string]bool
 	complete chan struct{}
 }
 
 func expectStreams(want wanted, sizes bool) *remoteStreams {
-	r := &remoteStreams{byType: map[string]*spdystream.Stream{}, complete: make(chan struct{})}
+	r := &remoteStreams{byType: map[string]*spdyStream{}, complete: make(chan struct{})}
 	r.expected = map[string]bool{"error": true, "stdin": want.stdin, "stdout": want.stdout, "stderr": want.stderr, "resize": sizes}
 	return r
 }
@@ -40,12 +37,15 @@ func (r *remoteStreams) check(h http.Header) error {
 	return nil
 }
 
-func (r *remoteStreams) opened(_ *spdySession, stream *spdystream.Stream) {
+func (r *remoteStreams) opened(session *spdySession, stream *spdyStream) {
+	name := stream.Headers().Get(streamType)
+	if name != "stdin" && name != "resize" {
+		stream.Close() // nobody reads it
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	name := stream.Headers().Get(streamType)
 	if r.byType[name] != nil { // two at a time
-		stream.Reset()
+		begin(session.ctx, "forget a stream", func() { session.forget(stream) })
 		return
 	}
 	r.byType[name] = stream
@@ -65,7 +65,7 @@ func (s *Server) openSPDY(ctx context.Context, cancel context.CancelFunc, w http
 	}
 	structured := protocol == "v4.channel.k8s.io"
 	streams := expectStreams(want, want.tty && (structured || protocol == "v3.channel.k8s.io"))
-	session, err := startSPDY(conn, cancel, s.limits, streams.check, streams.opened)
+	session, err := s.startSPDY(ctx, cancel, conn, streams.check, streams.opened)
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +86,7 @@ func (s *Server) openSPDY(ctx context.Context, cancel context.CancelFunc, w http
 	c := new(remote)
 	t := streams.byType
 	if want.stdin {
-		c.in = buffered(t["stdin"])
+		c.in = t["stdin"]
 	}
 	if want.stdout {
 		c.out = t["stdout"]
@@ -105,7 +105,7 @@ func (s *Server) openSPDY(ctx context.Context, cancel context.CancelFunc, w http
 		}
 		for _, name := range []string{"stdout", "stderr", "error"} {
 			if t[name] != nil {
-				t[name].Close()
+				t[name].CloseWrite()
 			}
 		}
 		session.forget(t["stdin"], t["resize"])
@@ -114,15 +114,4 @@ func (s *Server) openSPDY(ctx context.Context, cancel context.CancelFunc, w http
 		conn.Close()
 	}
 	return c, nil
-}
-
-// buffered reads a stream ahead, so that it does not hold the connection as
-// long as there is room.
-func buffered(stream *spdystream.Stream) *queue {
-	q := newQueue()
-	go func() {
-		io.Copy(q, stream)
-		q.end()
-	}()
-	return q
 }

@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -9,9 +10,6 @@ import (
 
 	"github.com/gorilla/websocket"
 )
-
-// maxTunnelMessage lets a whole frame of SPDY pass.
-const maxTunnelMessage = 1<<24 + 64
 
 // tunnel is a WebSocket whose messages are the bytes of another connection.
 // Where one message ends and the next begins means nothing.
@@ -23,15 +21,16 @@ type tunnel struct {
 	lastUse atomic.Int64
 }
 
-func newTunnel(ws *websocket.Conn, limits limits) *tunnel {
-	ws.SetReadLimit(maxTunnelMessage)
+func newTunnel(ctx context.Context, ws *websocket.Conn, limits limits) *tunnel {
 	t := &tunnel{Conn: ws}
 	t.lastUse.Store(time.Now().UnixNano())
-	t.beat = startHeartbeat(ws, limits, &t.held, &t.lastUse)
+	t.beat = startHeartbeat(ctx, ws, limits, &t.held, &t.lastUse)
 	return t
 }
 
 func (t *tunnel) Read(p []byte) (int, error) {
+	t.held.Store(false)
+	defer t.held.Store(true) // till who reads comes back
 	for {
 		if t.message == nil {
 			t.beat.heard()

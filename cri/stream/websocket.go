@@ -14,10 +14,6 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// maxMessage bounds a message that is kept whole. The clients of Kubernetes
-// send 32 KiB and a byte.
-const maxMessage = 1 << 20
-
 // upgradeWebSocket makes a WebSocket of a request. The client has its answer
 // also when there is an error. Origin is not looked at: who has the token may
 // come from anywhere.
@@ -50,6 +46,7 @@ func upgradeWebSocket(w http.ResponseWriter, r *http.Request, spoken []string) (
 
 // channels is a WebSocket that carries several streams.
 type channels struct {
+	ctx      context.Context // of the connection
 	ws       *websocket.Conn
 	protocol channelProtocol
 	limits   limits
@@ -61,16 +58,15 @@ type channels struct {
 	held    atomic.Bool   // nothing is read until a queue has room
 }
 
-func newChannels(ws *websocket.Conn, p channelProtocol, limits limits, in map[byte]*queue) *channels {
-	c := &channels{ws: ws, protocol: p, limits: limits, in: in, closed: make(chan struct{})}
+func newChannels(ctx context.Context, ws *websocket.Conn, p channelProtocol, limits limits, in map[byte]*queue) *channels {
+	c := &channels{ctx: ctx, ws: ws, protocol: p, limits: limits, in: in, closed: make(chan struct{})}
 	c.lastUse.Store(time.Now().UnixNano())
-	ws.SetReadLimit(maxMessage)
 	return c
 }
 
 // serve reads until the client has gone, which cancels.
 func (c *channels) serve(cancel context.CancelFunc) {
-	beat := startHeartbeat(c.ws, c.limits, &c.held, &c.lastUse)
+	beat := startHeartbeat(c.ctx, c.ws, c.limits, &c.held, &c.lastUse)
 	err := c.read(beat)
 	close(c.closed)
 	cancel()
@@ -84,8 +80,9 @@ func (c *channels) serve(cancel context.CancelFunc) {
 }
 
 func (c *channels) read(beat *heartbeat) error {
+	buffer := make([]byte, readBuffer)
 	for {
-		_, message, err := c.ws.ReadMessage()
+		_, message, err := c.ws.NextReader()
 		if err != nil {
 			return err
 		}
@@ -94,23 +91,40 @@ func (c *channels) read(beat *heartbeat) error {
 		if errors.Is(err, errEmptyFrame) {
 			continue
 		}
+		if err == nil && f.closes {
+			if q := c.in[f.channel]; q != nil {
+				q.end()
+			}
+		} else if err == nil {
+			_, err = io.CopyBuffer(&arriving{c, beat, c.in[f.channel]}, f.data, buffer)
+		}
 		if err != nil {
-			c.end(websocket.CloseProtocolError, err.Error())
+			if isBad(err) {
+				err = fmt.Errorf("channel %d: %w", f.channel, err)
+				c.end(websocket.CloseProtocolError, err.Error())
+			}
 			return err
 		}
-		c.lastUse.Store(time.Now().UnixNano())
-		q := c.in[f.channel]
-		switch {
-		case q == nil: // as the kubelet does: a channel that nobody asked for
-		case f.closes:
-			q.end()
-		default:
-			c.held.Store(true)
-			q.Write(f.data)
-			c.held.Store(false)
-			beat.heard()
-		}
 	}
+}
+
+// arriving takes the parts of a message as they come, so that it may be as long
+// as it likes.
+type arriving struct {
+	c    *channels
+	beat *heartbeat
+	to   *queue // nil for a channel that nobody asked for: dropped, as the kubelet does
+}
+
+func (a *arriving) Write(p []byte) (int, error) {
+	a.c.lastUse.Store(time.Now().UnixNano())
+	if a.to != nil {
+		a.c.held.Store(true)
+		a.to.Write(p)
+		a.c.held.Store(false)
+	}
+	a.beat.heard()
+	return len(p), nil
 }
 
 // end says that nothing more will come, and why.
@@ -150,14 +164,14 @@ func (s *Server) openWebSocket(ctx context.Context, cancel context.CancelFunc, w
 	if err != nil {
 		return nil, err
 	}
-	in := map[byte]*queue{}
+	in, space := map[byte]*queue{}, s.room.part()
 	if want.tty {
-		in[sizeChannel] = newQueue()
+		in[sizeChannel] = newQueue(space)
 	}
 	if want.stdin {
-		in[stdinChannel] = newQueue()
+		in[stdinChannel] = newQueue(space)
 	}
-	c := newChannels(ws, named(remoteProtocols, name), s.limits, in)
+	c := newChannels(ctx, ws, named(remoteProtocols, name), s.limits, in)
 
 	side := new(remote)
 	if want.tty {
@@ -175,7 +189,7 @@ func (s *Server) openWebSocket(ctx context.Context, cancel context.CancelFunc, w
 	if want.stdin {
 		side.in = in[stdinChannel]
 	}
-	go c.serve(cancel)
+	begin(ctx, "read channels", func() { c.serve(cancel) })
 	first.Write(nil) // tells older clients that they are connected
 	side.finish = func(err error) {
 		if text := statusText(err, c.protocol.structured); len(text) > 0 {
