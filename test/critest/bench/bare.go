@@ -60,8 +60,10 @@ func newBare(dir, busybox string) (*bare, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.WriteFile(filepath.Join(dir, "lower/bin/sleep"), program, 0o755); err != nil {
-		return nil, err
+	for _, applet := range []string{"sleep", "true"} {
+		if err := os.WriteFile(filepath.Join(dir, "lower/bin", applet), program, 0o755); err != nil {
+			return nil, err
+		}
 	}
 	for _, name := range []string{"hosts", "hostname", "resolv.conf"} {
 		for _, parent := range []string{"lower/etc", "etc"} {
@@ -105,6 +107,9 @@ func (b *bare) life(t *table, number int) error {
 	took := time.Since(start)
 	t.add(podStart, floor, took)
 	t.add("kernel: pod start without network", floor, took-network)
+	if err := b.exec(t, process.Pid, pod, cgroup); err != nil {
+		return err
+	}
 	start = time.Now()
 	if err := process.Kill(); err != nil {
 		return err
@@ -277,4 +282,46 @@ func (b *bare) spawn(pod, cgroup string) (*os.Process, error) {
 		return nil, err
 	}
 	return command.Process, nil
+}
+
+// exec runs a program in the namespaces of the pod, in a group of its own, until
+// its output and its exit are known.
+func (b *bare) exec(t *table, pid int, pod, cgroup string) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with its namespaces
+		_, err := t.time(execution[0].name, floor, func() error { return run(pid, filepath.Join(pod, "root"), filepath.Join(cgroup, "exec")) })
+		done <- err
+	}()
+	return <-done
+}
+
+func run(pid int, root, cgroup string) error {
+	if err := os.Mkdir(cgroup, 0o755); err != nil {
+		return err
+	}
+	group, err := os.Open(cgroup)
+	if err != nil {
+		return err
+	}
+	defer group.Close()
+	target, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(target)
+	if err := unix.Unshare(unix.CLONE_FS); err != nil {
+		return err
+	}
+	if err := unix.Setns(target, unix.CLONE_NEWNS|unix.CLONE_NEWPID|unix.CLONE_NEWNET|unix.CLONE_NEWIPC|unix.CLONE_NEWUTS); err != nil {
+		return err
+	}
+	command := exec.Command("/bin/true")
+	command.Env = []string{"PATH=/bin"}
+	command.Dir = "/"
+	command.SysProcAttr = &syscall.SysProcAttr{Chroot: root, UseCgroupFD: true, CgroupFD: int(group.Fd())}
+	if output, err := command.CombinedOutput(); err != nil {
+		return fmt.Errorf("%w: %s", err, output)
+	}
+	return os.Remove(cgroup)
 }
