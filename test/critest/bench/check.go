@@ -61,17 +61,21 @@ func (s *subject) startOfFloor(b *bare) (float64, error) {
 	return percentile(t.samples[podStart][s.name], quartile) / percentile(t.samples[podStart][floor], quartile), nil
 }
 
-func (s *subject) execOfPlain() (ratio float64, err error) {
-	plain, mapped := s.newPod(s.count), s.newPod(s.count+1)
-	s.count += 2
+func (s *subject) execOfPlain() (float64, error) {
+	plain, _, err := s.start(newTable())
+	if err != nil {
+		return 0, err
+	}
+	mapped, err := s.newPod()
+	if err != nil {
+		return 0, err
+	}
 	whole := []*criapi.IDMapping{{ContainerId: 0, HostId: 1 << 20, Length: 1 << 16}}
 	mapped.options.UsernsOptions = &criapi.UserNamespace{Mode: criapi.NamespaceMode_POD, Uids: whole, Gids: whole}
-	samples := map[*pod][]time.Duration{}
-	for _, p := range []*pod{plain, mapped} {
-		if _, err := p.do(newTable(), s.name, birth); err != nil {
-			return 0, err
-		}
+	if _, err := mapped.do(newTable(), s.name, birth); err != nil {
+		return 0, err
 	}
+	samples := map[*pod][]time.Duration{}
 	for range 60 {
 		for _, p := range []*pod{plain, mapped} {
 			took, err := p.do(newTable(), s.name, execution)
@@ -82,7 +86,7 @@ func (s *subject) execOfPlain() (ratio float64, err error) {
 		}
 	}
 	for _, p := range []*pod{plain, mapped} {
-		if _, err := p.do(newTable(), s.name, death); err != nil {
+		if _, err := s.end(newTable(), p); err != nil {
 			return 0, err
 		}
 	}

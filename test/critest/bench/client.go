@@ -52,17 +52,23 @@ type pod struct {
 	container string
 	asked     time.Time // for the start
 	options   *criapi.NamespaceOption
+	forget    func() error // removes the cgroup that the kubelet would have made
 }
 
-func (c *client) newPod(number int) *pod {
-	name := fmt.Sprintf("bench-%d", number)
+func (s *subject) newPod() (*pod, error) {
+	name := fmt.Sprintf("bench-%d", s.count.Add(1))
+	parent := "/pods/" + name
+	forget, err := s.place.MakeGroup(parent)
+	if err != nil {
+		return nil, err
+	}
 	options := &criapi.NamespaceOption{Pid: criapi.NamespaceMode_CONTAINER}
-	return &pod{c: c, options: options, config: &criapi.PodSandboxConfig{
+	return &pod{c: s.client, forget: forget, options: options, config: &criapi.PodSandboxConfig{
 		Metadata:     &criapi.PodSandboxMetadata{Name: name, Namespace: "bench", Uid: name},
 		Hostname:     name,
-		LogDirectory: c.logs,
-		Linux:        &criapi.LinuxPodSandboxConfig{SecurityContext: &criapi.LinuxSandboxSecurityContext{Seccomp: defaultSeccomp, NamespaceOptions: options}},
-	}}
+		LogDirectory: s.logs,
+		Linux:        &criapi.LinuxPodSandboxConfig{CgroupParent: parent, SecurityContext: &criapi.LinuxSandboxSecurityContext{Seccomp: defaultSeccomp, NamespaceOptions: options}},
+	}}, nil
 }
 
 // command is what the one container of each pod runs.

@@ -59,9 +59,8 @@ func (s *subject) idle(t *table, count int) error {
 // grow starts pods until there are so many.
 func (s *subject) grow(pods []*pod, goal int) ([]*pod, error) {
 	for len(pods) < goal {
-		p := s.newPod(s.count)
-		s.count++
-		if _, err := p.do(newTable(), s.name, birth); err != nil {
+		p, _, err := s.start(newTable())
+		if err != nil {
 			return pods, fmt.Errorf("pod %d of %d: %w", len(pods), goal, err)
 		}
 		pods = append(pods, p)
@@ -71,7 +70,7 @@ func (s *subject) grow(pods []*pod, goal int) ([]*pod, error) {
 
 func (s *subject) shrink(pods []*pod) error {
 	for _, p := range pods {
-		if _, err := p.do(newTable(), s.name, death); err != nil {
+		if _, err := s.end(newTable(), p); err != nil {
 			return err
 		}
 	}

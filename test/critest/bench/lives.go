@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -53,9 +52,7 @@ func (p *pod) do(t *table, subject string, steps []step) (time.Duration, error) 
 
 // live runs one pod from its beginning to its end.
 func (s *subject) live(t *table) error {
-	p := s.newPod(s.count)
-	s.count++
-	took, err := p.do(t, s.name, birth)
+	p, took, err := s.start(t)
 	if err != nil {
 		return err
 	}
@@ -70,11 +67,29 @@ func (s *subject) live(t *table) error {
 	if _, err := p.do(t, s.name, execution); err != nil {
 		return err
 	}
-	if took, err = p.do(t, s.name, death); err != nil {
+	if took, err = s.end(t, p); err != nil {
 		return err
 	}
 	t.add(podEnd, s.name, took)
 	return nil
+}
+
+// start makes a pod that runs, and tells how long that took.
+func (s *subject) start(t *table) (*pod, time.Duration, error) {
+	p, err := s.newPod()
+	if err != nil {
+		return nil, 0, err
+	}
+	took, err := p.do(t, s.name, birth)
+	return p, took, err
+}
+
+func (s *subject) end(t *table, p *pod) (time.Duration, error) {
+	took, err := p.do(t, s.name, death)
+	if err != nil {
+		return took, err
+	}
+	return took, p.forget()
 }
 
 // lives runs pods one after the other, each of another subject than the one
@@ -155,17 +170,18 @@ func rates(t *table, all []*subject, jobs int) error {
 // rate is in pods per second. Single calls wait for each other, so their times
 // are not kept.
 func (s *subject) rate(count, jobs int) (float64, error) {
-	numbers := make(chan int)
+	turns := make(chan bool)
 	failed := make(chan error, jobs)
 	var workers sync.WaitGroup
 	start := time.Now()
 	for range jobs {
 		workers.Go(func() {
-			for number := range numbers {
-				p := s.newPod(number)
-				_, born := p.do(newTable(), s.name, birth)
-				_, died := p.do(newTable(), s.name, death)
-				if err := errors.Join(born, died); err != nil {
+			for range turns {
+				p, _, err := s.start(newTable())
+				if err == nil {
+					_, err = s.end(newTable(), p)
+				}
+				if err != nil {
 					select {
 					case failed <- err:
 					default:
@@ -175,10 +191,9 @@ func (s *subject) rate(count, jobs int) (float64, error) {
 		})
 	}
 	for range count {
-		numbers <- s.count
-		s.count++
+		turns <- true
 	}
-	close(numbers)
+	close(turns)
 	workers.Wait()
 	took := time.Since(start)
 	select {

@@ -46,9 +46,7 @@ func (s *subject) crowd(t *table, goal int) (curve, error) {
 	}
 	var pods []*pod
 	for len(pods) < goal {
-		p := s.newPod(s.count)
-		s.count++
-		took, err := p.do(newTable(), s.name, birth)
+		p, took, err := s.start(newTable())
 		if err != nil {
 			return c, fmt.Errorf("pod %d: %w", len(pods), err)
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 
 	"cri-mini/test/critest/internal/instance"
 	"cri-mini/test/critest/internal/place"
@@ -33,7 +34,7 @@ type subject struct {
 	daemon daemon
 	place  *place.Place
 	dir    string
-	count  int // of pods so far, for their names
+	count  atomic.Int64 // of pods so far, for their names
 }
 
 // subjects are started, and have the image. One that cannot be started ends
@@ -67,14 +68,14 @@ func (o *options) subjects(work string, images *testimage.Set) (all []*subject, 
 			handler := []string{"", "runc", "crun"}[i]
 			s.daemon = &instance.Containerd{Programs: o.peers, Handler: handler, Pause: pauseImage, Work: dir, Log: log, Place: p}
 		}
-		if err := s.start(images); err != nil {
+		if err := s.begin(images); err != nil {
 			return all, fmt.Errorf("%s: %w", name, err)
 		}
 	}
 	return all, nil
 }
 
-func (s *subject) start(images *testimage.Set) error {
+func (s *subject) begin(images *testimage.Set) error {
 	if err := s.daemon.Start(); err != nil {
 		return err
 	}

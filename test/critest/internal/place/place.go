@@ -108,6 +108,13 @@ func (p *Place) listen() (net.Listener, error) {
 	return net.Listen("tcp", "127.0.0.1:0")
 }
 
+// MakeGroup makes a cgroup, which programs in the place know by the same path.
+// What removes it again is the caller's.
+func (p *Place) MakeGroup(path string) (remove func() error, err error) {
+	dir := filepath.Join(p.group, path)
+	return func() error { return os.Remove(dir) }, os.MkdirAll(dir, 0o755)
+}
+
 // Close ends whatever runs in the place. The cgroups are left to whoever made
 // the tree that they are in.
 func (p *Place) Close() error {
