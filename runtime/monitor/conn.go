@@ -21,6 +21,10 @@ type conn struct {
 // ready reads one request and does it.
 func (c *conn) ready(m *Monitor, _ uint32) {
 	body, files, err := wire.Receive(c.fd)
+	if err == unix.EMFILE {
+		c.refuse(m, unix.EMFILE)
+		return
+	}
 	if err != nil {
 		c.close(m)
 		return

@@ -61,8 +61,9 @@ func writeAll(socket int, b []byte) error {
 }
 
 // Receive reads a frame from a blocking socket. A peer that has gone is
-// unix.ECONNRESET; the descriptors are close-on-exec and the caller's, also
-// when only the body could not be read.
+// unix.ECONNRESET; the descriptors are close-on-exec and the caller's. Where we
+// have room for too few of them the error is unix.EMFILE, nobody has any, and
+// the socket is good for the next frame.
 func Receive(socket int) (body []byte, files []int, err error) {
 	head := make([]byte, frameHead)
 	if err := readAll(socket, head); err != nil {
@@ -72,23 +73,33 @@ func Receive(socket int) (body []byte, files []int, err error) {
 	if size > maxFrame || count > maxFiles {
 		return nil, nil, unix.EBADMSG
 	}
-	for len(files) < count {
-		more, err := receiveFiles(socket)
+	var lost bool
+	for done := 0; done < count; done += batch {
+		more, complete, err := receiveFiles(socket)
 		files = append(files, more...)
 		if err != nil {
 			CloseAll(files)
 			return nil, nil, err
 		}
+		lost = lost || !complete
 	}
 	body = make([]byte, size)
-	if err := readAll(socket, body); err != nil {
+	if err = readAll(socket, body); err == nil && lost {
+		err = unix.EMFILE
+	}
+	if err == nil && len(files) != count {
+		err = unix.EBADMSG
+	}
+	if err != nil {
 		CloseAll(files)
 		return nil, nil, err
 	}
 	return body, files, nil
 }
 
-func receiveFiles(socket int) ([]int, error) {
+// receiveFiles reads one batch; it is not complete when the kernel had to drop
+// some.
+func receiveFiles(socket int) (files []int, complete bool, err error) {
 	control := make([]byte, unix.CmsgSpace(4*batch))
 	for {
 		n, used, flags, _, err := unix.Recvmsg(socket, make([]byte, 1), control, unix.MSG_CMSG_CLOEXEC)
@@ -96,12 +107,11 @@ func receiveFiles(socket int) ([]int, error) {
 			continue
 		}
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		if n == 0 {
-			return nil, unix.ECONNRESET
+			return nil, false, unix.ECONNRESET
 		}
-		var files []int
 		messages, err := unix.ParseSocketControlMessage(control[:used])
 		for i := range messages {
 			rights, bad := unix.ParseUnixRights(&messages[i])
@@ -110,10 +120,7 @@ func receiveFiles(socket int) ([]int, error) {
 			}
 			files = append(files, rights...)
 		}
-		if err == nil && (flags&unix.MSG_CTRUNC != 0 || len(files) == 0) {
-			err = unix.EMFILE // the kernel had to drop some
-		}
-		return files, err
+		return files, flags&unix.MSG_CTRUNC == 0 && len(files) > 0, err
 	}
 }
 

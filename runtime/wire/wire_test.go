@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"reflect"
 	"testing"
@@ -79,6 +80,48 @@ func TestManyDescriptorsTravelInOneFrame(t *testing.T) {
 	}
 	if err := <-sent; err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestTooManyDescriptorsAreRefusedAndTheSocketGoesOn(t *testing.T) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer CloseAll(pair[:])
+	files := make([]int, batch+10)
+	for i := range files {
+		files[i] = pair[0]
+	}
+	// All of the first batch are lost, or the last of the second one.
+	for _, room := range []int{0, 5, batch + 5} {
+		var before unix.Rlimit
+		if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
+			t.Fatal(err)
+		}
+		first, err := unix.Dup(pair[0]) // no number below it is free
+		if err != nil {
+			t.Fatal(err)
+		}
+		unix.Close(first)
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(first + room), Max: before.Max}); err != nil {
+			t.Fatal(err)
+		}
+		sent := make(chan error)
+		go func() {
+			sent <- errors.Join(Send(pair[0], []byte("many"), files), Send(pair[0], []byte("next"), nil))
+		}()
+		_, got, err := Receive(pair[1])
+		if err != unix.EMFILE || len(got) > 0 {
+			t.Errorf("room for %d: %d descriptors, %v; want EMFILE", room, len(got), err)
+		}
+		body, _, err := Receive(pair[1])
+		if err != nil || string(body) != "next" {
+			t.Errorf("room for %d: the next frame is %q, %v", room, body, err)
+		}
+		if err := errors.Join(<-sent, unix.Setrlimit(unix.RLIMIT_NOFILE, &before)); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -57,10 +57,10 @@ func (d *daemon) unchanged() (check func()) {
 	// being synced.
 	var before census
 	eventually(d.t, "nothing changes any more", func() bool {
-		earlier := before
+		earlier, synced := before, d.synced()
 		before = count(d.t, d)
 		time.Sleep(100 * time.Millisecond)
-		return maps.Equal(earlier, before) && d.synced()
+		return synced && maps.Equal(earlier, before)
 	})
 	return func() {
 		d.t.Helper()

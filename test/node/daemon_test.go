@@ -174,17 +174,34 @@ func (d *daemon) enter(t *testing.T) {
 
 func (d *daemon) pid() int { return d.process.Process.Pid }
 
-// monitor finds the process by its command line; 0 when there is none.
+// monitor finds the process by its command line; 0 when there is none. Until
+// its execve a child of the monitor has the same one.
 func (d *daemon) monitor() int {
 	found, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	parents := map[int]int{}
 	for _, name := range found {
 		line, _ := os.ReadFile(name)
 		if args := strings.Split(string(line), "\x00"); args[0] == "cri-mini: monitor" && args[1] == filepath.Join(d.state, "state") {
 			pid, _ := strconv.Atoi(strings.Split(name, "/")[2])
+			parents[pid] = parentOf(pid)
+		}
+	}
+	for pid, parent := range parents {
+		if _, child := parents[parent]; !child && parent != 0 {
 			return pid
 		}
 	}
 	return 0
+}
+
+// parentOf gives 0 for a process that has gone.
+func parentOf(pid int) int {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, rest, _ := strings.Cut(string(text), ") ")
+	var state string
+	var parent int
+	fmt.Sscan(rest, &state, &parent)
+	return parent
 }
 
 // killMonitor returns when the next one holds all that is held twice. Until
