@@ -20,12 +20,13 @@ const floor = "bare kernel operations"
 
 // live starts one pod and ends it.
 func (b *bare) live(t *table) error {
+	number := b.count
+	b.count++
 	done := make(chan error)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread ends with its namespaces
-		done <- b.life(t, b.count)
+		done <- b.life(t, number)
 	}()
-	b.count++
 	return <-done
 }
 
