@@ -39,6 +39,7 @@ var usual = []struct{ pattern, why string }{
 	{`(ContainerStatus|RemoveContainer|ReopenContainerLog) from runtime service failed.*code = NotFound`, "the kubelet asks for a container that another part of it has just removed"},
 	{`"(Failed to get container status|Failed to remove container|Container garbage collection failed|Failed to rotate log for container)".*code = NotFound`, "the same"},
 	{"(ReopenContainerLog|Failed to rotate log for container).*not possible in this state: it is exited", "the kubelet rotates the log of a container that has just ended"},
+	{`"failed to read (memory|cpu) cgroup limits for the pod".*no such file`, "the kubelet looks at its group of a pod that it has just removed"},
 	{"Failed to remove container log dead symlink.*no such file", "two parts of the kubelet remove the same link"},
 	{`creating termination-log file.*no such file|call=CreateContainer.*` + lostFolder + `|"(Unhandled Error|Error syncing pod, skipping)".*CreateContainerError.*` + lostFolder + `|"CreateContainer in sandbox from runtime service failed".*` + lostFolder,
 		"of a pod whose file is gone the kubelet removes the folder while it still starts a container that has just ended"},
