@@ -24,7 +24,13 @@ import (
 	"cri-mini/podsandbox"
 )
 
-func TestMain(m *testing.M) { leakcheck.Main(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(ownProcess) != "" {
+		serveParent()
+		return
+	}
+	leakcheck.Main(m)
+}
 
 // machine is Pods with programs of this machine and one container that prints
 // what is written to its stdin.
