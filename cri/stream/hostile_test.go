@@ -105,15 +105,40 @@ func TestClientsShareTheirRoom(t *testing.T) {
 }
 
 // The library refuses a stream that was there before in a goroutine of its own,
-// which waits until the client reads.
-func TestStreamOpenedAgainEndsTheConnection(t *testing.T) {
+// which waits until the client reads; and it keeps the streams that others
+// belong to, however long the line of them.
+func TestStreamsThatWouldPileUpEndTheConnection(t *testing.T) {
 	noGoroutines(t)
-	log := captureLog(t)
-	s := serve(t, newMachine())
-	conn := openRaw(t, execURL(t, s, &criapi.ExecRequest{Cmd: []string{"sleep", "1000"}, Stdout: true}), "error", "error", "error", "error")
 	again := openStreams(t, http.Header{"streamtype": {"stdout"}})
-	conn.Write(again)
-	conn.SetDeadline(time.Now().Add(10 * time.Second))
-	io.Copy(io.Discard, conn)
-	eventually(t, "the log says why", func() bool { return strings.Contains(log.String(), "stream 1, want 9 or above") })
+	child := bytes.Clone(again)
+	child[11], child[15] = 9, 7
+	for reason, frame := range map[string][]byte{
+		"stream 1, want 9 or above":               again,
+		"stream 9 belongs to stream 7, want none": child,
+	} {
+		log := captureLog(t)
+		s := serve(t, newMachine())
+		conn := openRaw(t, execURL(t, s, &criapi.ExecRequest{Cmd: []string{"sleep", "1000"}, Stdout: true}), "error", "error", "error", "error")
+		conn.Write(frame)
+		conn.SetDeadline(time.Now().Add(10 * time.Second))
+		io.Copy(io.Discard, conn)
+		eventually(t, "the log says why", func() bool { return strings.Contains(log.String(), reason) })
+	}
+}
+
+// Sizes that make no sense are the end of sizes, and hold nothing else.
+func TestSizesThatMakeNoSenseHoldNothing(t *testing.T) {
+	noGoroutines(t)
+	s := serve(t, newMachine())
+	c := dialURL(t, execURL(t, s, &criapi.ExecRequest{Cmd: []string{"head", "-c", "5"}, Stdin: true, Stdout: true, Tty: true}), v4)
+	c.stream("streamType", "error")
+	in, out := c.stream("streamType", "stdin"), c.stream("streamType", "stdout")
+	size := c.stream("streamType", "resize")
+	for range 4 * queueLimit / (32 << 10) {
+		size.Write(make([]byte, 32<<10))
+	}
+	io.WriteString(in, "hello")
+	if got := text(t, out); got != "hello" {
+		t.Errorf("the program says %q, want hello", got)
+	}
 }

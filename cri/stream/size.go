@@ -45,11 +45,12 @@ func decodeSizes(r io.Reader) nextSize {
 }
 
 // readSizes passes the sizes on until the stream ends or makes no sense.
-func readSizes(ctx context.Context, r io.Reader) <-chan size {
+func readSizes(ctx context.Context, r io.ReadCloser) <-chan size {
 	sizes := make(chan size)
 	next := decodeSizes(r)
 	begin(ctx, "read sizes", func() {
 		defer close(sizes)
+		defer r.Close() // what still comes must not hold the connection
 		for {
 			s, err := next()
 			if err != nil {

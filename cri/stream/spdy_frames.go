@@ -113,18 +113,21 @@ func (r *frameReader) control(length int) error {
 	}
 	kind := spdy.ControlFrameType(binary.BigEndian.Uint16(r.buffer[2:]))
 	r.headers = kind == spdy.TypeSynStream || kind == spdy.TypeSynReply || kind == spdy.TypeHeaders
-	if kind != spdy.TypeSynStream && kind != spdy.TypeRstStream || length < 4 {
+	if kind != spdy.TypeSynStream && kind != spdy.TypeRstStream || length < 8 {
 		return nil
 	}
-	word, err := r.in.Peek(4)
+	words, err := r.in.Peek(8)
 	if err != nil {
 		r.headers = false
 		return err
 	}
-	id := binary.BigEndian.Uint32(word) & 0x7fffffff
+	id, parent := binary.BigEndian.Uint32(words)&0x7fffffff, binary.BigEndian.Uint32(words[4:])
 	if kind == spdy.TypeRstStream {
 		r.streams.reset(id)
 		return nil
+	}
+	if parent != 0 { // the library would keep it, and its parent, for as long
+		return r.refuse("stream %d belongs to stream %d, want none", id, parent)
 	}
 	ended := spdy.ControlFlags(r.buffer[4])&spdy.ControlFlagFin != 0
 	if err := r.streams.add(id, ended); err != nil {
