@@ -83,3 +83,55 @@ func TestRangeOfTheKubeletBeatsTheConfiguredOneAfterARestart(t *testing.T) {
 		t.Errorf("after a restart: address %s; want one of 10.5.0.0/24", res.IPs[0])
 	}
 }
+
+// TestServiceProxyLeadsToANeighbourWithoutBridgeNetfilter plays the part of a
+// service proxy: it translates an address of its own to that of a pod, also for
+// pods of the same node. The answer must come back through the node, which a
+// bridge only lets happen where packets that it forwards pass the firewall.
+func TestServiceProxyLeadsToANeighbourWithoutBridgeNetfilter(t *testing.T) {
+	w := newWorld(t)
+	w.open()
+	must(t, netns.Do(w.host, func() error {
+		for _, name := range []string{"iptables", "ip6tables"} {
+			err := os.WriteFile("/proc/sys/net/bridge/bridge-nf-call-"+name, []byte("0"), 0)
+			if err != nil && !errors.Is(err, os.ErrNotExist) {
+				return err
+			}
+		}
+		return nil
+	}))
+	a, b := w.pod(), w.pod()
+	resA, resB := w.setup(a), w.setup(b)
+	serve(t, b.NetNSFile, "b", 80)
+	for i, family := range []string{"ip", "ip6"} {
+		vip := []string{"10.96.0.7", "fd96::7"}[i]
+		to := netip.AddrPortFrom(resB.IPs[i], 80)
+		must(t, netns.Do(w.host, func() error {
+			for _, line := range []string{
+				"add table " + family + " proxy",
+				"add chain " + family + " proxy in { type nat hook prerouting priority dstnat; }",
+				"add rule " + family + " proxy in " + family + " daddr " + vip + " tcp dport 80 dnat to " + to.String(),
+			} {
+				if out, err := exec.Command("nft", line).CombinedOutput(); err != nil {
+					return fmt.Errorf("nft %s: %w: %s", line, err, out)
+				}
+			}
+			return nil
+		}))
+		wantAnswer(t, a.NetNSFile, "tcp", netip.MustParseAddr(vip), 80, "b "+resA.IPs[i].String())
+	}
+	for _, device := range []string{"all", "eth0"} {
+		if got := sysctl(t, b.NetNSFile, "ipv4/conf/"+device+"/accept_redirects"); got != "0" {
+			t.Errorf("%s accepts redirects: %s", device, got)
+		}
+	}
+	// The host tells pods that talk to each other that there is a shorter way.
+	for i, vip := range []string{"10.96.0.7", "fd96::7"} {
+		for range 20 {
+			wantAnswer(t, a.NetNSFile, "tcp", resB.IPs[i], 80, "b "+resA.IPs[i].String())
+		}
+		wantAnswer(t, a.NetNSFile, "tcp", netip.MustParseAddr(vip), 80, "b "+resA.IPs[i].String())
+	}
+	w.teardown(a)
+	w.teardown(b)
+}

@@ -1,7 +1,7 @@
 // Command gotest runs the tests of a module, prints what a reader needs of
 // their output, and refuses skips that do not name what is missing.
 //
-//	gotest [-C DIRECTORY] [-totals FILE] [-- go test arguments]
+//	gotest [-C DIRECTORY] [-totals FILE] [-each] [-- go test arguments]
 //
 // A test may skip only by the typed errors for what a machine can lack, which
 // read:
@@ -12,7 +12,8 @@
 //
 // The error may have the names of what was tried before it, and nothing behind.
 // A package in which no test has run is a failure too. FILE gets a line "passed
-// failed skipped", and then one for each test that failed or was skipped.
+// failed skipped", and then one for each test that failed or was skipped. With
+// -each every test that passes has a line.
 package main
 
 import (
@@ -53,15 +54,16 @@ func skipReason(output string) string {
 
 func main() {
 	totals := flag.String("totals", "", "`file` to write the three totals to")
+	each := flag.Bool("each", false, "print a line for each test that passes, too")
 	module := flag.String("C", ".", "`directory` of the module")
 	flag.Parse()
-	if err := run(*module, *totals, flag.Args()); err != nil {
+	if err := run(*module, *totals, *each, flag.Args()); err != nil {
 		fmt.Fprintf(os.Stderr, "gotest: %v\n", err)
 		os.Exit(1)
 	}
 }
 
-func run(module, totals string, arguments []string) error {
+func run(module, totals string, each bool, arguments []string) error {
 	command := exec.Command("go", append([]string{"test", "-json"}, arguments...)...)
 	command.Dir = module
 	command.Stderr = os.Stderr
@@ -73,6 +75,7 @@ func run(module, totals string, arguments []string) error {
 		return err
 	}
 	r := newReport(os.Stdout)
+	r.each = each
 	r.some = slices.ContainsFunc(arguments, func(a string) bool { return strings.HasPrefix(a, "-run") })
 	if err := r.read(output); err != nil {
 		return errors.Join(err, command.Process.Kill())
@@ -101,6 +104,7 @@ type event struct {
 type report struct {
 	out    io.Writer
 	some   bool // not all tests are run
+	each   bool // tell also who passes
 	passed int
 	failed []string            // packages with their tests
 	skips  []string            // the same with reasons
@@ -158,6 +162,9 @@ func (r *report) finishTest(e event, output string) {
 	switch e.Action {
 	case "pass":
 		r.passed++
+		if r.each {
+			fmt.Fprintf(r.out, "ok    %s %.1fs\n", e.Test, e.Elapsed)
+		}
 	case "fail":
 		r.fail(e)
 		r.words[e.Package+" "+e.Test] = firstWords(output)

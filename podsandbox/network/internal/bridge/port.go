@@ -28,7 +28,9 @@ var ErrInUse = errors.New("address is still in use")
 var ErrLost = errors.New("the bridge is gone")
 
 // Attach connects a pod: eth0 with these addresses, a default route for each
-// family, and the loopback device.
+// family, and the loopback device. There is no route to the pod's neighbours but
+// by the host: where a service proxy has translated an address, the answer must
+// come back to the host, and would go straight from one port to the other.
 func (b *Bridge) Attach(pod string, ns *os.File, addresses []netip.Prefix) error {
 	inside, err := b.enter(ns)
 	if err != nil {
@@ -60,11 +62,17 @@ func (b *Bridge) settle(name string) error {
 
 // enter opens a netlink socket in the pod's namespace, and makes interfaces
 // that are born there ignore router advertisements: another pod could send
-// false ones (CVE-2020-10749).
+// false ones (CVE-2020-10749). The same goes for redirects, of which the host
+// sends true ones, to neighbours on the bridge; those of IPv6 come from a
+// link-local address, which is not that of the pod's gateway, and are ignored.
 func (b *Bridge) enter(ns *os.File) (inside *rtnl.Socket, err error) {
 	err = netns.Do(ns, func() error {
+		ignored := []string{"net/ipv4/conf/all/accept_redirects", "net/ipv4/conf/default/accept_redirects"}
 		if b.ipv6 {
-			if err := os.WriteFile(sysctlRoot+"net/ipv6/conf/default/accept_ra", []byte("0"), 0o644); err != nil {
+			ignored = append(ignored, "net/ipv6/conf/default/accept_ra")
+		}
+		for _, name := range ignored {
+			if err := os.WriteFile(sysctlRoot+name, []byte("0"), 0o644); err != nil {
 				return fmt.Errorf("set sysctl: %w", err)
 			}
 		}
@@ -133,7 +141,7 @@ func (b *Bridge) configure(inside *rtnl.Socket, addresses []netip.Prefix) error 
 		batch.AddAddr(index, linkLocal(MAC(addresses)))
 	}
 	for _, a := range addresses {
-		batch.AddAddr(index, a)
+		batch.AddLoneAddr(index, a)
 	}
 	for _, a := range addresses {
 		batch.AddDefaultRoute(index, ipam.Gateway(a.Masked()).Addr())

@@ -21,13 +21,21 @@ type Route struct {
 
 // AddAddr adds a message that puts an address on a device at once, without
 // duplicate detection; one that is there already stays.
-func (b *Batch) AddAddr(index int, p netip.Prefix) {
+func (b *Batch) AddAddr(index int, p netip.Prefix) { b.addAddr(index, p, 0) }
+
+// AddLoneAddr is AddAddr without a route to the others of the subnet.
+func (b *Batch) AddLoneAddr(index int, p netip.Prefix) { b.addAddr(index, p, unix.IFA_F_NOPREFIXROUTE) }
+
+func (b *Batch) addAddr(index int, p netip.Prefix, flags uint32) {
 	b.Begin(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, ifaddr(index, p), "add address "+p.String())
 	ip := p.Addr().AsSlice()
 	b.Attr(unix.IFA_LOCAL, ip)
 	b.Attr(unix.IFA_ADDRESS, ip)
 	if p.Addr().Is6() {
-		b.Uint32(unix.IFA_FLAGS, unix.IFA_F_NODAD|unix.IFA_F_PERMANENT)
+		flags |= unix.IFA_F_NODAD | unix.IFA_F_PERMANENT
+	}
+	if flags != 0 {
+		b.Uint32(unix.IFA_FLAGS, flags)
 	}
 }
 
@@ -39,10 +47,11 @@ func (b *Batch) DelAddr(index int, p netip.Prefix) {
 }
 
 // AddDefaultRoute adds a message that sends all other traffic of the gateway's
-// address family to it.
+// address family to it, also where no other route leads to the gateway.
 func (b *Batch) AddDefaultRoute(index int, gateway netip.Addr) {
-	b.Begin(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL,
-		rtmsg(family(gateway), 0, unix.RT_TABLE_MAIN, unix.RTN_UNICAST), "add route via "+gateway.String())
+	header := rtmsg(family(gateway), 0, unix.RT_TABLE_MAIN, unix.RTN_UNICAST)
+	binary.NativeEndian.PutUint32(header[8:], unix.RTNH_F_ONLINK)
+	b.Begin(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, header, "add route via "+gateway.String())
 	b.Attr(unix.RTA_GATEWAY, gateway.AsSlice())
 	b.Uint32(unix.RTA_OIF, uint32(index))
 }
