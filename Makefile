@@ -16,7 +16,7 @@ test: build # everything this machine can test
 test-node: build # what needs a whole node, in a virtual machine of its own
 	hack/testnode
 
-test-cluster: # a Kubernetes cluster of two nodes, two minutes; half an hour more the first time
+test-cluster: # a Kubernetes cluster of two nodes, three minutes; half an hour more the first time
 	hack/cluster test
 
 critest: build # only the upstream CRI suite

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -187,7 +188,17 @@ func (m *machine) furnish() error {
 			return fmt.Errorf("mount %s: %w", to, err)
 		}
 	}
-	return m.coverSysctls()
+	return errors.Join(unfilterBridges(), m.coverSysctls())
+}
+
+// unfilterBridges makes the node's bridges what they are on machines that have
+// not loaded br_netfilter: Services must work there too.
+func unfilterBridges() error {
+	err := os.WriteFile("/proc/sys/net/bridge/bridge-nf-call-iptables", []byte("0"), 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // coverSysctls lets the kubelet write copies of what it sets for its node and

@@ -88,7 +88,7 @@ func TestRunFailsForASkipThatIsNotTyped(t *testing.T) {
 			}
 		}
 		totals := filepath.Join(dir, "totals")
-		err := run(dir, totals, []string{"-count=1", "./..."})
+		err := run(dir, totals, false, []string{"-count=1", "./..."})
 		got, readErr := os.ReadFile(totals)
 		if readErr != nil {
 			t.Fatalf("%s: %v, %v", body, err, readErr)
