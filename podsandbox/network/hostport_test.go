@@ -222,7 +222,7 @@ func TestUDPClientFollowsTheHostPort(t *testing.T) {
 		serve(t, p.NetNSFile, name, 53)
 		var got string
 		var err error
-		for end := time.Now().Add(time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 			client.Write([]byte("?"))
 			client.SetReadDeadline(time.Now().Add(25 * time.Millisecond))
 			buf := make([]byte, 100)
