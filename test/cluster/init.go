@@ -125,7 +125,7 @@ func (m *machine) end(daemon, proxy, kubelet *process) error {
 		return fmt.Errorf("stop: %w\n%s", stop.err, stop.tail(20))
 	}
 	<-daemon.done
-	return within(patience/4, "nothing is left", func() error {
+	return within(patience/5, "nothing is left", func() error {
 		if left := m.left(); len(left) > 0 {
 			return errors.New(strings.Join(left, "\n"))
 		}

@@ -21,6 +21,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -146,6 +147,16 @@ func serve(dir string) error {
 	if err := os.Rename(filepath.Join(dir, "new.kubeconfig"), filepath.Join(dir, "kubeconfig")); err != nil {
 		return err
 	}
+	var ending atomic.Bool
+	for _, p := range c.all() {
+		go func() {
+			<-p.done
+			if !ending.Load() {
+				complain(p.ended())
+			}
+		}()
+	}
 	<-told
+	ending.Store(true)
 	return c.down()
 }

@@ -54,11 +54,16 @@ func (c *cluster) startNodes() error {
 
 // await waits while all programs run.
 func (c *cluster) await(what string, check func() error) error {
-	alive := slices.Clone(c.programs)
+	return await(what, check, c.all()...)
+}
+
+// all are the programs of the control plane and the first processes of the nodes.
+func (c *cluster) all() []*process {
+	list := slices.Clone(c.programs)
 	for _, n := range c.nodes {
-		alive = append(alive, n.process)
+		list = append(list, n.process)
 	}
-	return await(what, check, alive...)
+	return list
 }
 
 // delegate gives the groups of the nodes all controllers there are.

@@ -11,7 +11,7 @@ import (
 )
 
 // patience is how long a program may take to begin or to end on a busy machine.
-const patience = 2 * time.Minute
+const patience = 5 * time.Minute
 
 // process is a program that runs until it is stopped, with its output in a file.
 type process struct {

@@ -107,7 +107,7 @@ func rollingUpdate(s *scene) {
 	}
 	for _, version := range []string{"2", "1", "2"} {
 		s.kubectl("set", "image", "deployment/web", "web=registry.test/web:"+version)
-		s.kubectl("rollout", "status", "deployment/web", "--timeout=180s")
+		s.kubectl("rollout", "status", "deployment/web", "--timeout=300s")
 		s.readyPods("app=web", 3) // and none of the earlier version, which end last
 	}
 	close(a.stop)

@@ -35,7 +35,7 @@ func nodesReady(s *scene) {
 
 func daemonSet(s *scene) {
 	s.apply("client")
-	s.kubectl("rollout", "status", "daemonset/client", "--timeout=120s")
+	s.kubectl("rollout", "status", "daemonset/client", "--timeout=300s")
 	var on []string
 	for _, p := range s.readyPods("app=client", len(nodeNames)) {
 		on = append(on, p.Spec.NodeName)
@@ -47,7 +47,7 @@ func daemonSet(s *scene) {
 
 func deployment(s *scene) {
 	s.apply("web")
-	s.kubectl("rollout", "status", "deployment/web", "--timeout=120s")
+	s.kubectl("rollout", "status", "deployment/web", "--timeout=300s")
 	on, names := map[string]bool{}, map[string]bool{}
 	for _, p := range s.readyPods("app=web", 3) {
 		on[p.Spec.NodeName], names[p.Metadata.Name] = true, true
@@ -66,7 +66,7 @@ func deployment(s *scene) {
 	}
 	for _, n := range s.c.nodes { // from beyond the nodes, by a port of theirs
 		s.allAnswer("the port of "+n.name, names, func() (string, error) {
-			return command("curl", "-sS", "-m", "5", "http://"+nodeAddress(n.name)+":30080/cgi-bin/who")
+			return command("busybox", "wget", "-q", "-O", "-", "http://"+nodeAddress(n.name)+":30080/cgi-bin/who")
 		})
 	}
 }
@@ -119,7 +119,7 @@ func podNetwork(s *scene) {
 
 func job(s *scene) {
 	s.apply("job")
-	s.kubectl("wait", "--for=condition=Complete", "--timeout=120s", "job/sum")
+	s.kubectl("wait", "--for=condition=Complete", "--timeout=300s", "job/sum")
 	if got := s.value("job", "sum", ".status.succeeded"); got != "4" {
 		s.t.Errorf("%s pieces succeeded", got)
 	}
@@ -140,7 +140,7 @@ func job(s *scene) {
 func (s *scene) plain() {
 	s.t.Helper()
 	s.apply("plain")
-	s.kubectl("wait", "--for=condition=Ready", "--timeout=120s", "pod/plain")
+	s.kubectl("wait", "--for=condition=Ready", "--timeout=300s", "pod/plain")
 }
 
 func execAndLogs(s *scene) {
@@ -159,7 +159,7 @@ func execAndLogs(s *scene) {
 	}
 	follow := s.c.kubectlCommand("logs", "-f", "--pod-running-timeout=60s", "short")
 	s.kubectl("run", "short", "--image=registry.test/busybox:1", "--restart=Never", "--", "sh", "-c", "echo begin; sleep 3; echo end")
-	s.kubectl("wait", "--for=jsonpath={.status.phase}=Running", "--timeout=120s", "pod/short")
+	s.kubectl("wait", "--for=jsonpath={.status.phase}=Running", "--timeout=300s", "pod/short")
 	if got, err := follow.output(); err != nil || got != "begin\nend\n" {
 		s.t.Errorf("a followed log: %q, %v", got, err)
 	}
@@ -228,7 +228,7 @@ func resize(s *scene) {
 		}
 	}
 	s.apply("resize")
-	s.kubectl("wait", "--for=condition=Ready", "--timeout=120s", "pod/resize")
+	s.kubectl("wait", "--for=condition=Ready", "--timeout=300s", "pod/resize")
 	s.kubectl("patch", "pod", "resize", "--subresource=resize", "--patch",
 		`{"spec":{"containers":[{"name":"main","resources":{"requests":{"cpu":"200m","memory":"48Mi"},"limits":{"cpu":"400m","memory":"128Mi"}}}]}}`)
 	s.eventually("the pod has its new limits", func() error {
@@ -242,7 +242,7 @@ func resize(s *scene) {
 
 func drain(s *scene) {
 	const away, other = "node-2", "node-1"
-	s.kubectl("drain", away, "--ignore-daemonsets", "--force", "--delete-emptydir-data", "--timeout=120s")
+	s.kubectl("drain", away, "--ignore-daemonsets", "--force", "--delete-emptydir-data", "--timeout=300s")
 	for _, p := range s.readyPods("app=web", 3) {
 		if p.Spec.NodeName != other {
 			s.t.Errorf("%s is on %s", p.Metadata.Name, p.Spec.NodeName)
@@ -275,7 +275,7 @@ func drain(s *scene) {
 }
 
 func deleteAll(s *scene) {
-	s.kubectl("delete", "deployment,daemonset,job,service,pod", "--all", "--timeout=120s")
+	s.kubectl("delete", "deployment,daemonset,job,service,pod", "--all", "--timeout=300s")
 	s.eventually("no pod is left", func() error {
 		if out := s.kubectl("get", "pods", "-A", "-o", "name"); out != "" {
 			return fmt.Errorf("%q", out)
