@@ -41,7 +41,7 @@ var usual = []struct{ pattern, why string }{
 	{"(ReopenContainerLog|Failed to rotate log for container).*not possible in this state: it is exited", "the kubelet rotates the log of a container that has just ended"},
 	{`"failed to read (memory|cpu) cgroup limits for the pod".*no such file`, "the kubelet looks at its group of a pod that it has just removed"},
 	{"Failed to remove container log dead symlink.*no such file", "two parts of the kubelet remove the same link"},
-	{`creating termination-log file.*no such file|call=CreateContainer.*` + lostFolder + `|"(Unhandled Error|Error syncing pod, skipping)".*CreateContainerError.*` + lostFolder + `|"CreateContainer in sandbox from runtime service failed".*` + lostFolder,
+	{`creating termination-log file.*no such file|CreateContainer.*` + lostFolder,
 		"of a pod whose file is gone the kubelet removes the folder while it still starts a container that has just ended"},
 }
 
