@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"cri-mini/podsandbox/plan"
+	"cri-mini/runtime/spec"
 )
 
 const (
@@ -32,10 +33,13 @@ func (c *Container) Exec(ctx context.Context, argv []string, tty bool, streams E
 		return nil, err
 	}
 	execution, err := c.Sandbox.pods.opt.Executor.Exec(ctx, c.ID, process, streams)
-	if err != nil {
-		return nil, fmt.Errorf("exec in container %s: %w", c.ID, err)
+	if err == nil {
+		return execution, nil
 	}
-	return execution, nil
+	if _, ended := c.running("exec"); ended != nil && !errors.Is(err, spec.ErrExecute) {
+		return nil, fmt.Errorf("%w (%v)", ended, err) // that is why
+	}
+	return nil, fmt.Errorf("exec in container %s: %w", c.ID, err)
 }
 
 // ExecSync runs argv in the container and gives its output and exit code. With

@@ -242,6 +242,30 @@ func TestCreateSurvivesTheLossOfAParentItFound(t *testing.T) {
 	_ = unix.Rmdir(real.Path + place + "/shared")
 }
 
+func TestGroupBelowOneThatIsGoneIsNotMade(t *testing.T) {
+	place := ownPlace(t)
+	parent := create(t, place, open)
+	below, err := real.CreateBelow(parent.Path, "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if lives, err := below.Populated(); lives || err != nil || below.Path != place+"/x" {
+		t.Errorf("group %s: populated %t, %v", below.Path, lives, err)
+	}
+	remove(t, parent)
+	if _, err := real.CreateBelow(parent.Path, "x"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("below a group that is gone: %v, want that it does not exist", err)
+	}
+	if _, err := os.Stat(real.Path + place); err == nil {
+		t.Error("the group that was gone is there again")
+	}
+	for _, bad := range []string{"..", "", "a/../b"} {
+		if _, err := real.CreateBelow(place, bad); err == nil || errors.Is(err, os.ErrNotExist) {
+			t.Errorf("name %q: %v", bad, err)
+		}
+	}
+}
+
 func TestFailedCreateLeavesNothing(t *testing.T) {
 	place := ownPlace(t)
 	for name, res := range map[string]Resources{

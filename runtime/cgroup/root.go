@@ -129,6 +129,20 @@ func (r Root) Create(groupPath string, res Resources) (*Group, error) {
 	return g, nil
 }
 
+// CreateBelow makes a group without limits of its own in one that is there;
+// os.ErrNotExist when that is gone. Create would make it again, and whoever
+// removed it does not come back.
+func (r Root) CreateBelow(parent, name string) (*Group, error) {
+	g := r.group(parent + "/" + name)
+	if err := checkPath(g.Path); err != nil {
+		return nil, err
+	}
+	if err := unix.Mkdir(g.dir, 0o755); err != nil {
+		return nil, fmt.Errorf("make cgroup %s: %w", g.Path, err)
+	}
+	return g, nil
+}
+
 // measuring are enabled wherever the machine has them though nobody asks for a
 // limit: without them there is no memory, io or process count to report.
 var measuring = []string{"cpu", "io", "memory", "pids"}

@@ -52,9 +52,12 @@ func (e *Executor) Exec(ctx context.Context, id string, p spec.Process, wanted s
 	}
 	var back undo.Stack
 	defer back.Run()
-	group, err := e.cgroups.Create(systemd.Inside(r.cgroup)+"/"+execName(), cgroup.Resources{AllowAllDevices: true})
+	group, err := e.cgroups.CreateBelow(systemd.Inside(r.cgroup), execName())
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("container %s is being removed: %w", id, ErrUnknown)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("cgroup of the process: %w", err)
+		return nil, err
 	}
 	back.Add(func() error { return group.Remove(context.WithoutCancel(ctx)) })
 	crashpoint.Here("exec.group-made")

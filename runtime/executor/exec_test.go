@@ -1,7 +1,9 @@
 package executor
 
 import (
+	"errors"
 	"io"
+	"os"
 	"strings"
 	"testing"
 
@@ -28,5 +30,24 @@ func TestGroupOfAnExecNamesNothingOfTheHost(t *testing.T) {
 			t.Errorf("the group is %q", out)
 		}
 		seen[name] = true
+	}
+}
+
+// An exec and the removal of its container may come at the same time.
+func TestExecDoesNotBringTheGroupOfARemovedContainerBack(t *testing.T) {
+	n := newNode(t, spec.Sandbox{})
+	s := n.container("a", nil, "sleep", "100")
+	n.start(s)
+	if err := n.removeGroup(t.Context(), s.Cgroup); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Exec(t.Context(), "a", s.Process, spec.ExecIO{}); !errors.Is(err, ErrUnknown) {
+		t.Errorf("exec: %v, want %v", err, ErrUnknown)
+	}
+	if _, err := n.loadGroup(s.Cgroup); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the group is there again: %v", err)
+	}
+	if err := n.Remove(t.Context(), s); err != nil {
+		t.Error(err)
 	}
 }

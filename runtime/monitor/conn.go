@@ -168,7 +168,7 @@ func (c *conn) spawn(m *Monitor, r *wire.Request, files []int) {
 	if !r.Task.Bound {
 		m.tasks[r.ID] = t
 	}
-	m.spawners.run(&job{spawn: s, image: r.Image, cgroup: t.cgroup, asked: c, then: func(result spawn.Result) {
+	m.spawners.run(&job{spawn: s, image: r.Image, cgroup: t.cgroup, proc: m.hostProc, asked: c, then: func(result spawn.Result) {
 		wire.CloseAll(files[:r.Task.Files])
 		c.spawned(m, t, result)
 	}})
@@ -177,10 +177,6 @@ func (c *conn) spawn(m *Monitor, r *wire.Request, files []int) {
 // spawned answers a spawn.
 func (c *conn) spawned(m *Monitor, t *task, result spawn.Result) {
 	crashpoint.Here("monitor.spawned")
-	if result.Failed == -1 && !spawn.Executed(m.hostProc, result.PID) {
-		unix.Wait4(result.PID, nil, 0, nil) // it has ended
-		result.Failed = spawn.Killed
-	}
 	if result.Failed != -1 {
 		if m.tasks[t.ID] == t {
 			delete(m.tasks, t.ID)

@@ -42,6 +42,7 @@ type job struct {
 	spawn  *spawn.Spawn
 	image  *spawn.Image
 	cgroup int
+	proc   int
 	asked  *conn // by whom
 	since  time.Time
 	result spawn.Result
@@ -55,6 +56,16 @@ func newSpawners() (*spawners, error) {
 		s.start()
 	}
 	return s, err
+}
+
+// run is done by a thread.
+func (j *job) run() spawn.Result {
+	result := j.spawn.Run(j.image, j.cgroup)
+	if result.Failed == -1 && !spawn.Executed(j.proc, result.PID) {
+		unix.Wait4(result.PID, nil, 0, nil) // it ends
+		result.Failed = spawn.Killed
+	}
+	return result
 }
 
 // waiting is work that is done after some spawns have ended.
@@ -113,7 +124,7 @@ func (s *spawners) start() {
 		}
 		for j := range s.jobs {
 			crashpoint.Here("monitor.before-clone")
-			j.result = j.spawn.Run(j.image, j.cgroup)
+			j.result = j.run()
 			crashpoint.Here("monitor.cloned")
 			s.mu.Lock()
 			s.finished = append(s.finished, j)

@@ -131,3 +131,36 @@ func TestProgramThatEndedWasExecuted(t *testing.T) {
 	}
 	reap(result.PID)
 }
+
+// A process lets its memory go, by which Run returns, before it can be waited
+// for.
+func TestProcessThatIsJustEndingHasNotExecuted(t *testing.T) {
+	im, hold := hanging(t)
+	proc := procFolder(t)
+	for range 200 {
+		s, err := NewSpawn(im, []int{int(hold.Fd())})
+		if err != nil {
+			t.Fatal(err)
+		}
+		said := make(chan bool)
+		go func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			result := s.Run(im, -1)
+			said <- Executed(proc, result.PID)
+			reap(result.PID)
+			close(said)
+		}()
+		second := 0
+		for second == 0 {
+			second = int(int32(s.header(2)))
+			time.Sleep(100 * time.Microsecond)
+		}
+		unix.Kill(second, unix.SIGKILL)
+		if <-said {
+			t.Fatal("it is said to have executed its program")
+		}
+		<-said
+		s.Close()
+	}
+}

@@ -128,17 +128,25 @@ func (s *Spawn) Run(im *Image, cgroup int) Result {
 
 // Executed tells whether a process that Run has named came as far as its
 // execve. One that was killed before, with its control group or by Abandon, has
-// not run its program, but a clone that waits for an execve returns in silence.
+// not run its program, but a clone that waits for an execve returns in silence:
+// when the memory is let go, a while before anyone can wait for the process.
 // proc is the host's /proc. The process must not have been reaped.
 func Executed(proc, pid int) bool {
-	var info unix.Siginfo
-	err := unix.Waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
-	if err != nil || info.Signo == 0 {
-		return true // it lives
+	const (
+		exiting       = 0x4  // PF_EXITING
+		neverExecuted = 0x40 // PF_FORKNOEXEC
+	)
+	// An execve lets the memory go as well, and clears the flag right after.
+	for began := time.Now(); time.Since(began) < time.Second; time.Sleep(20 * time.Microsecond) {
+		flags, err := taskFlags(proc, pid)
+		if err != nil || flags&neverExecuted == 0 {
+			return true
+		}
+		if flags&exiting != 0 {
+			return false
+		}
 	}
-	flags, err := taskFlags(proc, pid)
-	const neverExecuted = 0x40 // PF_FORKNOEXEC
-	return err != nil || flags&neverExecuted == 0
+	return true
 }
 
 // taskFlags reads the ninth field of /proc/PID/stat (proc_pid_stat(5)), which
