@@ -27,7 +27,7 @@ type Containerd struct {
 // restrict_oom_score_adj: a machine may lack the right to lower that number.
 const containerdConfig = `version = 3
 root = "WORK/root"
-state = "WORK/state"
+state = "/run/containerd"
 [grpc]
 address = "WORK/cri.sock"
 [ttrpc]

@@ -35,8 +35,14 @@ type Daemon struct {
 // Root is the directory for what survives a reboot.
 func (d *Daemon) Root() string { return filepath.Join(d.Work, "root") }
 
-// State is the directory for what does not.
-func (d *Daemon) State() string { return filepath.Join(d.Work, "state") }
+// State is the directory for what does not. In a place it is in memory, as that
+// of a node is.
+func (d *Daemon) State() string {
+	if d.Place != nil {
+		return "/run/cri-mini"
+	}
+	return filepath.Join(d.Work, "state")
+}
 
 // Registries is the directory of hosts.toml files.
 func (d *Daemon) Registries() string { return filepath.Join(d.Work, "certs.d") }
