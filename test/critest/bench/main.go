@@ -102,6 +102,7 @@ func (o *options) inside(work string) (status int, err error) {
 	for part := range strings.SplitSeq(o.parts, ",") {
 		fmt.Printf("%s %s\n", time.Now().Format(time.TimeOnly), part)
 		if err := o.measure(part, t, b, all); err != nil {
+			t.print(os.Stdout) // minutes of work
 			return 1, fmt.Errorf("%s: %w", part, err)
 		}
 	}
