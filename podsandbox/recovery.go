@@ -14,6 +14,7 @@ import (
 
 	"cri-mini/internal/atomicfile"
 	"cri-mini/internal/crashpoint"
+	"cri-mini/internal/spread"
 	"cri-mini/podsandbox/cdi"
 	"cri-mini/podsandbox/history"
 	"cri-mini/runtime/spec"
@@ -49,6 +50,9 @@ func Open(ctx context.Context, o Options) (*Pods, error) {
 	for _, dir := range []string{p.podsDir(), p.writable("")} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("pods: %w", err)
+		}
+		if err := spread.Children(dir); err != nil {
+			p.opt.Logger.Debug("pods are not spread over the disk", "err", err)
 		}
 	}
 	p.ctx, p.cancel = context.WithCancel(history.Asked(context.WithoutCancel(ctx), "the daemon itself"))

@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"cri-mini/internal/spread"
 )
 
 func TestLayersAreMadeWhereExt4SpreadsThem(t *testing.T) {
@@ -20,7 +22,7 @@ func TestLayersAreMadeWhereExt4SpreadsThem(t *testing.T) {
 	if fs.Type != unix.EXT4_SUPER_MAGIC {
 		t.Skip("kernel feature missing: FS_TOPDIR_FL on this file system, which is not ext4")
 	}
-	if flags, err := unix.IoctlGetUint32(fd, unix.FS_IOC_GETFLAGS); err != nil || flags&topDir == 0 {
+	if flags, err := unix.IoctlGetUint32(fd, unix.FS_IOC_GETFLAGS); err != nil || flags&spread.Flag == 0 {
 		t.Errorf("flags %#x, %v; want FS_TOPDIR_FL", flags, err)
 	}
 }

@@ -19,6 +19,7 @@ import (
 
 	"cri-mini/internal/broken"
 	"cri-mini/internal/crashpoint"
+	"cri-mini/internal/spread"
 )
 
 // What lies below the root of a store:
@@ -89,7 +90,9 @@ func open(root, name string, options []Option) (*store, error) {
 			return nil, fmt.Errorf("layer store: %w", err)
 		}
 	}
-	spread(s.path(unfinishedDir))
+	if err := spread.Children(s.path(unfinishedDir)); err != nil {
+		slog.Debug("layers are not spread over the disk", "err", err)
+	}
 	return s, s.load()
 }
 
