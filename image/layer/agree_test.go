@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"cri-mini/image/layer/index"
 	"cri-mini/image/layer/tree"
 	"cri-mini/internal/testtool"
 
@@ -143,8 +144,10 @@ func (nowhere) file(_ *tree.Node, _ string, _ *tree.Node, content io.Reader, _ b
 func (nowhere) create(*tree.Node, string, *tree.Node) error       { return nil }
 func (nowhere) link(*tree.Node, string, *tree.Node, string) error { return nil }
 func (nowhere) remove(*tree.Node, string, *tree.Node) error       { return nil }
-func (nowhere) finish(*tree.Node, digest.Digest) (uint64, error)  { return 0, nil }
-func (nowhere) close() error                                      { return nil }
+func (nowhere) finish(*tree.Node, digest.Digest) (uint64, index.File, error) {
+	return 0, index.File{}, nil
+}
+func (nowhere) close() error { return nil }
 
 // memoryStores are stores of both forms in memory: thousands of layers come and
 // go here, and a disk may take milliseconds for each file that is deleted.

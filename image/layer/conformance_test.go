@@ -150,6 +150,7 @@ func TestLayerConforms(t *testing.T) {
 			eachForm(t, func(t *testing.T, s Store) {
 				id := write(t, s, archive(t, c.items...))
 				sameLines(t, view(t, lower(t, s, id)), want)
+				sameLines(t, verify(t, s, id), nil)
 			})
 		})
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 
+	"cri-mini/image/layer/index"
 	"cri-mini/image/layer/tree"
 
 	"github.com/opencontainers/go-digest"
@@ -201,9 +202,9 @@ func pwrite(fd int, p []byte, offset int64) error {
 	return nil
 }
 
-func (b *directoryBuilder) finish(root *tree.Node, _ digest.Digest) (uint64, error) {
+func (b *directoryBuilder) finish(root *tree.Node, _ digest.Digest) (uint64, index.File, error) {
 	b.forget()
-	return b.size, finishDirectory(b.root, root)
+	return b.size, index.File{}, finishDirectory(b.root, root)
 }
 
 // finishDirectory gives all directories their attributes, when nothing is made

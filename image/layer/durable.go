@@ -25,12 +25,12 @@ const (
 	bootIDFile = "/proc/sys/kernel/random/boot_id"
 )
 
-func markBoot(folder string) error {
+func bootID() ([]byte, error) {
 	id, err := os.ReadFile(bootIDFile)
 	if err != nil {
-		return fmt.Errorf("boot id: %w", err)
+		return nil, fmt.Errorf("boot id: %w", err)
 	}
-	return os.WriteFile(folder+"/"+bootFile, id, 0o600)
+	return id, nil
 }
 
 func (s *store) synced(folder string) bool {
@@ -43,9 +43,8 @@ func (s *store) lost(folder string) bool {
 	if s.synced(folder) {
 		return false
 	}
-	id, err := os.ReadFile(bootIDFile)
-	mark, markErr := os.ReadFile(s.path(layersDir, folder, bootFile))
-	return err == nil && (markErr != nil || !bytes.Equal(mark, id))
+	mark, err := os.ReadFile(s.path(layersDir, folder, bootFile))
+	return err != nil || !bytes.Equal(mark, s.boot)
 }
 
 // sweepLost removes layers that are lost, and syncs those of this boot that a
@@ -54,9 +53,14 @@ func (s *store) sweepLost() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for id := range s.layers {
-		if !s.synced(folderName(id)) {
-			s.syncLater(id)
+		if s.unsynced[id] != nil || s.synced(folderName(id)) {
+			continue
 		}
+		folder, err := os.Open(s.path(layersDir, folderName(id)))
+		if err != nil {
+			return err
+		}
+		s.syncLater(id, folder)
 	}
 	folders, err := os.ReadDir(s.path(layersDir))
 	for _, folder := range folders {
@@ -69,12 +73,11 @@ func (s *store) sweepLost() error {
 }
 
 // syncLater has a layer synced; several that wait are synced together. The
-// caller holds s.mu.
-func (s *store) syncLater(id digest.Digest) {
-	if s.unsynced[id] {
-		return
-	}
-	s.unsynced[id] = true
+// folder is open since before anything was written to it: of an error that the
+// kernel met in writing, and told somebody else of, only such a descriptor hears.
+// And what bears the name later may be another copy. The caller holds s.mu and gives the descriptor away.
+func (s *store) syncLater(id digest.Digest, folder *os.File) {
+	s.unsynced[id] = folder
 	if len(s.unsynced) == 1 {
 		s.chores.add(s.syncWaiting)
 	}
@@ -83,29 +86,41 @@ func (s *store) syncLater(id digest.Digest) {
 func (s *store) syncWaiting() {
 	s.mu.Lock()
 	waiting := s.unsynced
-	s.unsynced = make(map[digest.Digest]bool)
+	s.unsynced = make(map[digest.Digest]*os.File)
 	s.mu.Unlock()
-	for id := range waiting {
-		if err := s.syncLayer(id); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			slog.Warn("cannot bring a layer to stable storage", "layer", id, "err", err)
+	for id, folder := range waiting {
+		err := s.syncLayer(folder)
+		folder.Close()
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // it may be removed by now
+			slog.Error("cannot bring a layer to stable storage; look whether it is whole by cri-mini image verify", "layer", id, "err", err)
 		}
 	}
 }
 
+// noSync is for a layer that is removed or replaced. The caller holds s.mu.
+func (s *store) noSync(id digest.Digest) {
+	if folder := s.unsynced[id]; folder != nil {
+		folder.Close()
+		delete(s.unsynced, id)
+	}
+}
+
 // syncLayer ends in a mark that is not synced itself: lost in a power cut, that
-// only means to fetch the layer again.
-func (s *store) syncLayer(id digest.Digest) error {
-	folder := s.path(layersDir, folderName(id))
-	if err := s.sync(folder + "/" + s.payload); err != nil {
+// only means to fetch the layer again. All of it goes by the descriptor, so
+// that the mark is given to what was synced and to nothing else.
+func (s *store) syncLayer(folder *os.File) error {
+	if err := s.sync(folder); err != nil {
 		return err
 	}
-	for _, path := range []string{folder + "/" + infoFile, folder, s.path(layersDir)} {
-		if err := syncFile(path); err != nil {
-			return err
-		}
+	if err := syncFile(s.path(layersDir)); err != nil {
+		return err
 	}
 	crashpoint.Here("layer.synced")
-	return os.WriteFile(folder+"/"+syncedFile, nil, 0o600)
+	fd, err := unix.Openat(int(folder.Fd()), syncedFile, unix.O_WRONLY|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return wrap("mark as synced", err)
+	}
+	return unix.Close(fd)
 }
 
 func syncFile(path string) error {
@@ -118,11 +133,25 @@ func syncFile(path string) error {
 }
 
 // syncFileSystem is the only way for thousands of files.
-func syncFileSystem(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
+func syncFileSystem(folder *os.File) error {
+	return wrap("sync file system", unix.Syncfs(int(folder.Fd())))
+}
+
+// syncFiles is for a layer of few files.
+func syncFiles(folder *os.File) error {
+	for _, name := range []string{imageFile, infoFile, indexFile, bootFile, "."} {
+		fd, err := unix.Openat(int(folder.Fd()), name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err == unix.ENOENT && name == indexFile {
+			continue // of a layer from before there was one
+		}
+		if err != nil {
+			return wrap("sync "+name, err)
+		}
+		err = unix.Fsync(fd)
+		unix.Close(fd)
+		if err != nil {
+			return wrap("sync "+name, err)
+		}
 	}
-	defer f.Close()
-	return wrap("sync file system", unix.Syncfs(int(f.Fd())))
+	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"cri-mini/image/layer/erofs"
+	"cri-mini/image/layer/index"
 	"cri-mini/image/layer/tree"
 
 	"github.com/opencontainers/go-digest"
@@ -41,13 +42,13 @@ func (b *imageBuilder) remove(*tree.Node, string, *tree.Node) error { return nil
 
 // finish names the file system after the layer: overlayfs tells its lower
 // layers apart by their UUIDs.
-func (b *imageBuilder) finish(root *tree.Node, id digest.Digest) (uint64, error) {
+func (b *imageBuilder) finish(root *tree.Node, id digest.Digest) (uint64, index.File, error) {
 	var identifier [16]byte
 	if _, err := hex.Decode(identifier[:], []byte(id.Encoded()[:2*len(identifier)])); err != nil {
-		return 0, fmt.Errorf("digest %s: %w", id, err)
+		return 0, index.File{}, fmt.Errorf("digest %s: %w", id, err)
 	}
-	size, err := b.writer.Finish(root, identifier)
-	return uint64(size), err
+	w, err := b.writer.Finish(root, identifier)
+	return uint64(w.Size), index.File{Size: w.Length, Rest: w.Rest, HeadSum: w.HeadSum, RestSum: w.RestSum}, err
 }
 
 func (b *imageBuilder) close() error { return b.disk.Close() }

@@ -74,6 +74,15 @@ type Store interface {
 	// caller knows that no container uses it. ErrNotFound if there is none.
 	Remove(diffID digest.Digest) error
 
+	// Verify compares what is on the disk with what was written and tells of
+	// each difference. ErrNotFound, or ErrNoIndex if nothing is known of it.
+	Verify(ctx context.Context, diffID digest.Digest, found func(Difference)) error
+
+	// Replaced lists the layers that Pending.Replace took the place of. They
+	// stay until RemoveReplaced; the caller knows when no container uses one.
+	Replaced() ([]Replaced, error)
+	RemoveReplaced(Replaced) error
+
 	// Sweep removes what a crash or a power cut left. Call it at start; it
 	// does not harm what is being written meanwhile.
 	Sweep() error
@@ -90,6 +99,11 @@ type Pending interface {
 	// store has the layer already.
 	Commit() error
 
-	// Discard removes it. After Commit it does nothing.
+	// Replace puts it in the place of the layer that the store has, in one
+	// step, when it is on stable storage and read again from there. At no
+	// moment, not even after a power cut, is there less than one of the two.
+	Replace(ctx context.Context) error
+
+	// Discard removes it. After Commit or Replace it does nothing.
 	Discard() error
 }

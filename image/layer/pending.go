@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
+	"cri-mini/image/layer/index"
 	"cri-mini/internal/crashpoint"
 )
 
@@ -20,7 +21,7 @@ import (
 type pending struct {
 	store *store
 	path  string
-	lock  *os.File // nil after Commit or Discard
+	lock  *os.File // nil after Commit, Replace or Discard
 	info  Info
 }
 
@@ -78,7 +79,8 @@ func (p *pending) write(ctx context.Context, tar io.Reader) error {
 		return err
 	}
 	crashpoint.Here("layer.begun")
-	p.info, err = unpack(ctx, tar, b, p.store.limits)
+	var written index.Index
+	p.info, written, err = unpack(ctx, tar, b, p.store.limits)
 	if err = errors.Join(err, b.close()); err != nil {
 		return err
 	}
@@ -87,11 +89,16 @@ func (p *pending) write(ctx context.Context, tar io.Reader) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(p.path+"/"+infoFile, append(data, '\n'), 0o600); err != nil {
-		return err
+	for _, f := range []struct {
+		name    string
+		content []byte
+	}{{indexFile, index.Encode(written)}, {infoFile, append(data, '\n')}, {bootFile, p.store.boot}} {
+		if err := os.WriteFile(p.path+"/"+f.name, f.content, 0o600); err != nil {
+			return err
+		}
 	}
 	crashpoint.Here("layer.described")
-	return markBoot(p.path)
+	return nil
 }
 
 func (p *pending) DiffID() digest.Digest { return p.info.DiffID }
@@ -107,9 +114,8 @@ func (p *pending) Commit() error {
 		return fmt.Errorf("commit layer %s: %w", p.info.DiffID, err)
 	}
 	if existed {
-		err = p.store.setAside(p.path)
+		err = errors.Join(p.store.setAside(p.path), p.lock.Close())
 	}
-	err = errors.Join(err, p.lock.Close())
 	p.lock = nil
 	return err
 }
@@ -136,7 +142,7 @@ func (p *pending) publish() (existed bool, err error) {
 	}
 	crashpoint.Here("layer.complete")
 	s.layers[id] = p.info
-	s.syncLater(id)
+	s.syncLater(id, p.lock)
 	return false, nil
 }
 

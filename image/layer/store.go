@@ -17,6 +17,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
+	"cri-mini/image/layer/index"
 	"cri-mini/internal/broken"
 	"cri-mini/internal/crashpoint"
 	"cri-mini/internal/spread"
@@ -28,15 +29,20 @@ import (
 //	    tree/             its files, or
 //	    image.erofs       one image with all of them
 //	    info.json         what List tells
+//	    index             what Verify compares with
 //	    boot              the boot id of when it was made
 //	    synced            it is on stable storage
 //	unfinished/w-…/       the same, being written by who holds a lock on it
+//	replaced/sha256-….…/  had its place taken by Replace, and may be in use
 //	removed/r-…/          was removed, waits to be deleted
 const (
 	layersDir     = "layers"
 	unfinishedDir = "unfinished"
+	replacedDir   = "replaced"
 	removedDir    = "removed"
 	infoFile      = "info.json"
+	indexFile     = "index"
+	imageFile     = "image.erofs"
 )
 
 // form is what distinguishes a store of directories from one of images.
@@ -44,12 +50,15 @@ type form struct {
 	name    string
 	payload string // in the folder of a layer
 	build   func(path string) (builder, error)
-	sync    func(path string) error // brings a payload to stable storage
+	// sync brings the folder of a layer to stable storage.
+	sync func(folder *os.File) error
+	// compare tells what of a payload is not as the index has it.
+	compare func(ctx context.Context, folder *os.File, x index.Index, found func(Difference)) error
 }
 
 var forms = []form{
-	{Directory, "tree", func(path string) (builder, error) { return newDirectoryBuilder(path) }, syncFileSystem},
-	{Erofs, "image.erofs", func(path string) (builder, error) { return newImageBuilder(path) }, syncFile},
+	{Directory, "tree", func(path string) (builder, error) { return newDirectoryBuilder(path) }, syncFileSystem, compareDirectory},
+	{Erofs, imageFile, func(path string) (builder, error) { return newImageBuilder(path) }, syncFiles, compareImage},
 }
 
 // store is a Store of either form.
@@ -57,11 +66,12 @@ type store struct {
 	form
 	root   string
 	limits Limits
+	boot   []byte // the id of this boot
 	chores chores
 
 	mu       sync.Mutex // guards what follows
 	layers   map[digest.Digest]Info
-	unsynced map[digest.Digest]bool
+	unsynced map[digest.Digest]*os.File // the folders
 }
 
 // OpenDirectory opens, or makes, a store of directories at root.
@@ -75,8 +85,8 @@ func OpenErofs(root string, options ...Option) (Store, error) {
 	return open(root, Erofs, options)
 }
 
-func open(root, name string, options []Option) (*store, error) {
-	s := &store{root: root, limits: DefaultLimits, unsynced: make(map[digest.Digest]bool)}
+func open(root, name string, options []Option) (_ *store, err error) {
+	s := &store{root: root, limits: DefaultLimits, unsynced: make(map[digest.Digest]*os.File)}
 	for _, f := range forms {
 		if f.name == name {
 			s.form = f
@@ -85,7 +95,10 @@ func open(root, name string, options []Option) (*store, error) {
 	for _, o := range options {
 		o(s)
 	}
-	for _, dir := range []string{layersDir, unfinishedDir, removedDir} {
+	if s.boot, err = bootID(); err != nil {
+		return nil, fmt.Errorf("layer store: %w", err)
+	}
+	for _, dir := range []string{layersDir, unfinishedDir, replacedDir, removedDir} {
 		if err := os.MkdirAll(s.path(dir), 0o700); err != nil {
 			return nil, fmt.Errorf("layer store: %w", err)
 		}
@@ -192,7 +205,7 @@ func (s *store) Remove(id digest.Digest) error {
 		return fmt.Errorf("layer %s: %w", id, err)
 	}
 	delete(s.layers, id)
-	delete(s.unsynced, id)
+	s.noSync(id)
 	return nil
 }
 

@@ -314,6 +314,79 @@ func TestLayerNotOnDiskBeforeAPowerCutIsFetchedAgain(t *testing.T) {
 	})
 }
 
+// What a power cut leaves of a layer that was not synced may be anything; here
+// it is zeros, with all names and attributes as they should be.
+func TestLayerFullOfZerosAfterAPowerCutIsNeverServed(t *testing.T) {
+	eachForm(t, func(t *testing.T, s Store) {
+		data := archive(t, file("a", strings.Repeat("text", 5000)))
+		id := write(t, s, data)
+		s.(*store).Wait()
+		root := s.(*store).root
+		folder := filepath.Join(root, layersDir, folderName(id))
+		spoiled := filepath.Join(folder, imageFile)
+		if s.Form() == Directory {
+			spoiled = filepath.Join(folder, "tree/a")
+		}
+		other := []byte("00000000-0000-0000-0000-000000000000\n")
+		if err := errors.Join(zero(spoiled), os.Remove(filepath.Join(folder, syncedFile)), os.WriteFile(filepath.Join(folder, bootFile), other, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 { // also when the start is cut off before the sweep
+			again, err := open(root, s.Form(), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := again.Path(id); !errors.Is(err, ErrNotFound) {
+				t.Fatalf("path: %v, want ErrNotFound", err)
+			}
+		}
+		again, err := open(root, s.Form(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := again.Sweep(); err != nil {
+			t.Fatal(err)
+		}
+		again.Wait()
+		if _, err := os.Lstat(folder); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("it is still there: %v", err)
+		}
+		sameLines(t, verify(t, again, write(t, again, data)), nil)
+		nothingLeft(t, again)
+	})
+}
+
+// While a layer is synced it may be removed and come again: the mark must not
+// go to the new one.
+func TestOnlyWhatWasSyncedIsMarkedSo(t *testing.T) {
+	eachForm(t, func(t *testing.T, s Store) {
+		st := s.(*store)
+		data := archive(t, file("a", "text"))
+		id := digest.FromBytes(data)
+		broken := errors.New("no disk")
+		syncs := 0
+		st.sync = func(*os.File) error {
+			if syncs++; syncs > 1 {
+				return broken
+			}
+			if err := s.Remove(id); err != nil {
+				t.Error(err)
+			}
+			write(t, s, data)
+			return nil
+		}
+		write(t, s, data)
+		st.Wait()
+		if syncs != 2 || st.synced(folderName(id)) {
+			t.Errorf("after %d syncs, the second of which failed, the layer is marked as synced: %v", syncs, st.synced(folderName(id)))
+		}
+		if _, err := s.Path(id); err != nil {
+			t.Error(err)
+		}
+		nothingLeft(t, s)
+	})
+}
+
 func TestUnreadableLayerIsReplacedByTheNextCommit(t *testing.T) {
 	eachForm(t, func(t *testing.T, s Store) {
 		data := archive(t, file("a", ""))

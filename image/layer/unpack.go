@@ -8,6 +8,7 @@ import (
 	"io"
 	"strings"
 
+	"cri-mini/image/layer/index"
 	"cri-mini/image/layer/tree"
 	"cri-mini/internal/crashpoint"
 
@@ -26,8 +27,9 @@ type builder interface {
 	link(dir *tree.Node, name string, oldDir *tree.Node, oldName string) error
 	// remove takes a name back, with all below it.
 	remove(dir *tree.Node, name string, old *tree.Node) error
-	// finish stores what is left to store and returns the bytes on the disk.
-	finish(root *tree.Node, id digest.Digest) (size uint64, err error)
+	// finish stores what is left to store and returns the bytes on the disk;
+	// of an image file also how to know it again.
+	finish(root *tree.Node, id digest.Digest) (size uint64, file index.File, err error)
 	close() error
 }
 
@@ -50,25 +52,28 @@ func newUnpacker(b builder, limits Limits) *unpacker {
 }
 
 // unpack reads an archive into a builder and tells what came of it.
-func unpack(ctx context.Context, archive io.Reader, b builder, limits Limits) (Info, error) {
+func unpack(ctx context.Context, archive io.Reader, b builder, limits Limits) (Info, index.Index, error) {
 	src := newSource(ctx, archive, limits.Archive)
 	defer src.stop()
 	u := newUnpacker(b, limits)
+	var written index.Index
 	if err := u.run(tar.NewReader(src)); err != nil {
 		if src.failed != nil {
-			return Info{}, src.failed
+			err = src.failed
 		}
-		return Info{}, err
+		return Info{}, written, err
 	}
 	id, err := src.finish()
 	if err != nil {
-		return Info{}, err
+		return Info{}, written, err
 	}
-	size, err := b.finish(u.walk.Root, id)
+	written.Root = u.walk.Root
+	size, file, err := b.finish(u.walk.Root, id)
 	if err != nil {
-		return Info{}, err
+		return Info{}, written, err
 	}
-	return Info{DiffID: id, Size: size, Inodes: uint64(u.inodes), Opaque: u.walk.Root.Opaque}, nil
+	written.File = file
+	return Info{DiffID: id, Size: size, Inodes: uint64(u.inodes), Opaque: u.walk.Root.Opaque}, written, nil
 }
 
 func (u *unpacker) run(r *tar.Reader) error {
@@ -156,7 +161,7 @@ func (u *unpacker) inode(e entry, content io.Reader) error {
 	}
 	return u.add(dir, name, e.node, func() error {
 		if e.node.Type() == unix.S_IFREG {
-			return u.build.file(dir, name, e.node, &body{content}, e.sparse)
+			return u.build.file(dir, name, e.node, &body{content, e.node}, e.sparse)
 		}
 		return u.build.create(dir, name, e.node)
 	})
@@ -309,12 +314,16 @@ func (u *unpacker) remember(bytes int) error {
 	return nil
 }
 
-// body is the content of an entry. It tells an archive that is cut off from a
-// disk that does not take the bytes.
-type body struct{ r io.Reader }
+// body is the content of an entry, summed up as it passes. It tells an archive
+// that is cut off from a disk that does not take the bytes.
+type body struct {
+	r    io.Reader
+	node *tree.Node
+}
 
 func (b *body) Read(p []byte) (int, error) {
 	n, err := b.r.Read(p)
+	b.node.Sum = index.Sum(b.node.Sum, p[:n])
 	if err != nil && err != io.EOF {
 		err = malformed(err)
 	}

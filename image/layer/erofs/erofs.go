@@ -80,7 +80,7 @@ func (s *super) encode() []byte {
 	le.PutUint32(b[40:], uint32(s.metaBlock))
 	copy(b[48:64], s.identifier[:])
 	// The kernel's crc32c is not inverted at the end, and covers the block.
-	le.PutUint32(b[4:], ^crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)))
+	le.PutUint32(b[4:], ^crc32.Checksum(b, castagnoli))
 	return block
 }
 

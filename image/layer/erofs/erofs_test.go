@@ -132,7 +132,8 @@ func TestZerosOfASparseFileTakeNoSpace(t *testing.T) {
 		t.Fatal(err)
 	}
 	root.Put("big", big)
-	taken, err := w.Finish(root, [16]byte{})
+	written, err := w.Finish(root, [16]byte{})
+	taken := written.Size
 	if err != nil {
 		t.Fatal(err)
 	}

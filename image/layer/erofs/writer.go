@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"os"
 
@@ -18,7 +19,24 @@ type Writer struct {
 	offset int64  // where buf goes in the file
 	buf    []byte // filled and not written
 	holes  int64  // bytes that were never written
+
+	summing bool // what is written from now on counts into sum
+	sum     uint32
 }
+
+// Written is what Finish tells of an image.
+type Written struct {
+	Size   int64 // bytes on the disk
+	Length int64 // of the file
+
+	// The CRC-32C of the first block, and of all from Rest on: together what
+	// is not content of files.
+	HeadSum uint32
+	Rest    int64
+	RestSum uint32
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 const (
 	bufferSize = 1 << 20
@@ -103,43 +121,54 @@ func (w *Writer) flush() error {
 	if _, err := w.file.WriteAt(w.buf, w.offset); err != nil {
 		return fmt.Errorf("write image: %w", withoutPath(err))
 	}
+	if w.summing {
+		w.sum = crc32.Update(w.sum, castagnoli, w.buf)
+	}
 	w.offset += int64(len(w.buf))
 	w.buf = w.buf[:0]
 	return nil
 }
 
 // Finish writes all else and makes the file an image. The identifier is the
-// UUID of the file system. It returns how many bytes the image takes.
-func (w *Writer) Finish(root *tree.Node, identifier [16]byte) (size int64, err error) {
+// UUID of the file system.
+func (w *Writer) Finish(root *tree.Node, identifier [16]byte) (Written, error) {
+	if err := w.flush(); err != nil {
+		return Written{}, err
+	}
+	out := Written{Rest: w.offset}
+	w.summing = true
 	l, err := plan(root, uint64(w.position()/blockSize))
 	if err != nil {
-		return 0, err
+		return out, err
 	}
 	for i := range l.inodes {
 		if err := w.blocks(&l.inodes[i]); err != nil {
-			return 0, err
+			return out, err
 		}
 	}
 	s := super{rootID: root.ID, inodes: len(l.inodes), identifier: identifier}
 	s.metaBlock = uint64(w.position() / blockSize)
 	if err := w.meta(l); err != nil {
-		return 0, err
+		return out, err
 	}
 	s.blocks = uint64(w.position() / blockSize)
 	if s.blocks > maxBlocks {
-		return 0, errors.New("image of more than 16 TiB")
+		return out, errors.New("image of more than 16 TiB")
 	}
 	if err := w.flush(); err != nil {
-		return 0, err
+		return out, err
 	}
 	// A file that ends in a hole, or is empty but for it, is as long as we say.
 	if err := w.file.Truncate(w.offset); err != nil {
-		return 0, fmt.Errorf("write image: %w", withoutPath(err))
+		return out, fmt.Errorf("write image: %w", withoutPath(err))
 	}
-	if _, err := w.file.WriteAt(s.encode(), 0); err != nil {
-		return 0, fmt.Errorf("write image: %w", withoutPath(err))
+	head := s.encode()
+	if _, err := w.file.WriteAt(head, 0); err != nil {
+		return out, fmt.Errorf("write image: %w", withoutPath(err))
 	}
-	return w.offset - w.holes, nil
+	out.Length, out.Size = w.offset, w.offset-w.holes
+	out.HeadSum, out.RestSum = crc32.Checksum(head, castagnoli), w.sum
+	return out, nil
 }
 
 // blocks writes the content of a directory or symbolic link that does not go

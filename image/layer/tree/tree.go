@@ -25,6 +25,7 @@ type Node struct {
 	Major, Minor uint32 // of a device
 	Target       string // of a symbolic link
 	Size         int64  // of a regular file
+	Sum          uint32 // CRC-32C of its content
 	Xattrs       []Xattr
 	Opaque       bool   // a directory that hides the lower layers' of that name
 	Links        uint32 // names of a node that is not a directory
