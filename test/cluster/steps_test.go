@@ -136,7 +136,7 @@ func job(s *scene) {
 	}
 }
 
-// aPod makes the pod plain, or finds it.
+// plain makes the pod of that name, or finds it.
 func (s *scene) plain() {
 	s.t.Helper()
 	s.apply("plain")
