@@ -97,7 +97,8 @@ func (s *scene) allAnswer(from string, names map[string]bool, ask func() (string
 }
 
 // podNetwork asks from every pod of the DaemonSet every web server by its own
-// address: it sees the address that the asking pod knows as its own.
+// address: it sees the address that the asking pod knows as its own. The API
+// server, which is in no pod, answers them too.
 func podNetwork(s *scene) {
 	ranges, err := s.c.ranges()
 	if err != nil {
@@ -108,6 +109,8 @@ func podNetwork(s *scene) {
 		if err != nil || !netip.MustParsePrefix(ranges[from.Spec.NodeName]).Contains(ip) {
 			s.t.Errorf("%s has %s, not of the range %s of %s", from.Metadata.Name, from.Status.PodIP, ranges[from.Spec.NodeName], from.Spec.NodeName)
 		}
+		s.kubectl("exec", from.Metadata.Name, "--", "sh", "-c",
+			"test -s /var/run/secrets/kubernetes.io/serviceaccount/token && nc -w 10 $KUBERNETES_SERVICE_HOST $KUBERNETES_SERVICE_PORT </dev/null")
 		for _, to := range s.pods("app=web") {
 			answer := s.kubectl("exec", from.Metadata.Name, "--", "wget", "-q", "-O", "-", "http://"+to.Status.PodIP+":8080/cgi-bin/who")
 			if err := want(answer, "1 "+to.Metadata.Name+" ", from.Status.PodIP); err != nil {
