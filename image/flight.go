@@ -45,21 +45,27 @@ func (s *Store) ensure(ctx context.Context, d digest.Digest, unpack unpacker, p 
 		f.report = append(f.report, p.downloading)
 		s.mu.Unlock()
 
-		select {
-		case <-f.done:
-		case <-ctx.Done():
-			s.leave(f)
-			return ctx.Err()
-		}
-		if f.err == nil {
+		err := s.await(ctx, f)
+		if err == nil {
 			p.end(Done)
 			return nil
 		}
 		// What stopped another pull, such as a password, need not stop this
 		// one.
 		if !joined {
-			return f.err
+			return err
 		}
+	}
+}
+
+// await returns when a flight has ended, or leaves it.
+func (s *Store) await(ctx context.Context, f *flight) error {
+	select {
+	case <-f.done:
+		return f.err
+	case <-ctx.Done():
+		s.leave(f)
+		return ctx.Err()
 	}
 }
 
@@ -116,6 +122,11 @@ func (s *Store) leave(f *flight) {
 func (s *Store) use(layers []digest.Digest) (end func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.useLocked(layers)
+}
+
+// useLocked is use. s.mu is held.
+func (s *Store) useLocked(layers []digest.Digest) (end func()) {
 	for _, d := range layers {
 		s.uses[d]++
 	}

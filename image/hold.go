@@ -40,6 +40,7 @@ func (s *Store) Release(owner string) {
 	s.mu.Lock()
 	entries := s.owners[owner]
 	delete(s.owners, owner)
+	s.releaseReplaced(owner)
 	orphaned := false
 	for _, e := range entries {
 		delete(e.owners, owner)

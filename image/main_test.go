@@ -25,6 +25,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) == 5 && os.Args[1] == pullAndDie {
 		pullUntilKilled(os.Args[2], os.Args[3], os.Args[4])
 	}
+	if len(os.Args) == 5 && os.Args[1] == repairAndDie {
+		repairUntilKilled(os.Args[2], os.Args[3], os.Args[4])
+	}
 	leakcheck.Main(m)
 }
 
@@ -117,8 +120,8 @@ func (f *fixture) wantEmpty(what string) {
 		f.t.Errorf("%s: usage is %d bytes, %d inodes, want none", what, bytes, inodes)
 	}
 	f.mu.Lock()
-	if len(f.images)+len(f.names)+len(f.owners)+len(f.layers)+len(f.uses)+len(f.flights) != 0 {
-		f.t.Errorf("%s: memory still has %v %v %v %v %v %v", what, f.images, f.names, f.owners, f.layers, f.uses, f.flights)
+	if len(f.images)+len(f.names)+len(f.owners)+len(f.layers)+len(f.uses)+len(f.flights)+len(f.replaced) != 0 {
+		f.t.Errorf("%s: memory still has %v %v %v %v %v %v %v", what, f.images, f.names, f.owners, f.layers, f.uses, f.flights, f.replaced)
 	}
 	f.mu.Unlock()
 	if left := f.filesOnDisk(); len(left) > 0 {

@@ -53,11 +53,7 @@ func (s *Store) ingestRootfs(ctx context.Context, path string, isDir bool, cfg C
 	if err != nil {
 		return Image{}, err
 	}
-	defer func() {
-		if err := pending.Discard(); err != nil { // it does nothing once it is committed
-			s.log.Warn("half a layer cannot be removed", "layer", pending.DiffID(), "err", err)
-		}
-	}()
+	defer s.discard(pending) // it does nothing once it is committed
 	if in.config, err = encodeConfig(cfg, s.platform, []digest.Digest{pending.DiffID()}, from); err != nil {
 		return Image{}, err
 	}

@@ -66,8 +66,11 @@ type Store struct {
 	layers  map[digest.Digest]layer.Info // complete ones
 	uses    map[digest.Digest]int        // by images, and by pulls under way
 	flights map[digest.Digest]*flight
-	bytes   uint64
-	inodes  uint64
+	// replaced are copies of layers that a repair took the place of, and the
+	// owners that may use them.
+	replaced map[layer.Replaced]map[string]bool
+	bytes    uint64
+	inodes   uint64
 
 	// keepUnknown: a record could not be read, so a layer that seems to
 	// belong to nobody may be in use.
@@ -100,6 +103,7 @@ func Open(root string, o Options) (*Store, error) {
 		layers:   map[digest.Digest]layer.Info{},
 		uses:     map[digest.Digest]int{},
 		flights:  map[digest.Digest]*flight{},
+		replaced: map[layer.Replaced]map[string]bool{},
 	}
 	for _, dir := range []string{s.recordDir(), s.tempDir()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -171,7 +175,7 @@ func (s *Store) Usage() (bytes, inodes uint64) {
 // nobody holds. Call it once after start, when all containers hold their
 // images again.
 func (s *Store) Collect() error {
-	failed := errors.Join(atomicfile.Sweep(s.recordDir()), s.sweepTemp(), s.store.Sweep())
+	failed := errors.Join(atomicfile.Sweep(s.recordDir()), s.sweepTemp(), s.store.Sweep(), s.watchReplaced())
 	s.dropUnknown()
 	s.write.Lock()
 	defer s.write.Unlock()
@@ -227,9 +231,10 @@ func (s *Store) loadLayers() error {
 // addLayer makes a complete layer known. s.mu is held, or nobody else knows s
 // yet.
 func (s *Store) addLayer(info layer.Info) {
+	old := s.layers[info.DiffID] // what a repair replaced
 	s.layers[info.DiffID] = info
-	s.bytes += info.Size
-	s.inodes += info.Inodes
+	s.bytes += info.Size - old.Size
+	s.inodes += info.Inodes - old.Inodes
 }
 
 // dropUnknown removes layers of no image: a pull that was under way at a crash

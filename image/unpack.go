@@ -16,27 +16,25 @@ import (
 
 // unpack brings one layer in while it is fetched. Nothing of it is kept
 // compressed, and nothing is visible before both digests are verified.
-func (s *Store) unpack(ctx context.Context, l incomingLayer, want digest.Digest, report func(int64)) (info layer.Info, err error) {
+func (s *Store) unpack(ctx context.Context, l incomingLayer, want digest.Digest, report func(int64)) (layer.Info, error) {
 	if l.ready != nil {
 		return l.ready.Info(), l.ready.Commit()
 	}
-	var pending layer.Pending
-	discard := func() {
-		if pending == nil {
-			return
-		}
-		if err := pending.Discard(); err != nil {
-			s.log.Warn("half a layer cannot be removed", "layer", want, "err", err)
-		}
-		pending = nil
+	pending, err := s.receive(ctx, l, want, report)
+	if err != nil {
+		return layer.Info{}, err
 	}
-	defer func() {
-		if err != nil {
-			discard()
-		}
-	}()
+	defer s.discard(pending) // it does nothing once it is committed
+	return pending.Info(), pending.Commit()
+}
+
+// receive fetches a layer and writes it where nobody sees it yet.
+func (s *Store) receive(ctx context.Context, l incomingLayer, want digest.Digest, report func(int64)) (pending layer.Pending, err error) {
 	err = l.fetch(ctx, func(blob io.Reader) error {
-		discard() // what an earlier host began
+		if pending != nil { // what an earlier host began
+			s.discard(pending)
+			pending = nil
+		}
 		counted := &countingReader{from: blob, report: report}
 		var err error
 		if pending, err = s.writeLayer(ctx, counted); err != nil {
@@ -47,16 +45,25 @@ func (s *Store) unpack(ctx context.Context, l incomingLayer, want digest.Digest,
 		}
 		return nil
 	})
-	if err != nil {
-		if ctx.Err() != nil {
-			err = ctx.Err()
-		}
-		return info, err
+	switch {
+	case err == nil && pending != nil:
+		return pending, nil
+	case err == nil:
+		return nil, fmt.Errorf("layer %s: nothing was fetched", want)
 	}
-	if pending == nil {
-		return info, fmt.Errorf("layer %s: nothing was fetched", want)
+	if pending != nil {
+		s.discard(pending)
 	}
-	return pending.Info(), pending.Commit()
+	if ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	return nil, err
+}
+
+func (s *Store) discard(pending layer.Pending) {
+	if err := pending.Discard(); err != nil {
+		s.log.Warn("half a layer cannot be removed", "layer", pending.DiffID(), "err", err)
+	}
 }
 
 // writeLayer decompresses and unpacks on two threads, for each alone can keep

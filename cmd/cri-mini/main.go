@@ -36,6 +36,7 @@ type commandLine struct {
 	Pull    pullCmd    `cmd:"" help:"Fetch an image from its registry."`
 	Import  importCmd  `cmd:"" help:"Take an image from a file or directory."`
 	Images  imagesCmd  `cmd:"" help:"List images."`
+	Image   imageCmd   `cmd:"" help:"Look after images on the disk."`
 	Rmi     rmiCmd     `cmd:"" help:"Remove images with all their names."`
 	Inspect inspectCmd `cmd:"" help:"Show a container or pod as the host's kernel sees it."`
 	Why     whyCmd     `cmd:"" help:"Say why a container or pod is as it is, and what was done to it."`

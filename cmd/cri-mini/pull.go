@@ -15,22 +15,32 @@ import (
 )
 
 type pullCmd struct {
-	Image         string `arg:"" help:"Name of the image."`
+	Image       string      `arg:"" help:"Name of the image."`
+	Credentials credentials `embed:""`
+}
+
+// credentials are what a registry may ask for.
+type credentials struct {
 	User          string `placeholder:"NAME" help:"User name at the registry."`
 	PasswordStdin bool   `help:"Read the password from stdin."`
 }
 
-func (c *pullCmd) Run(ctx context.Context, e *config.Endpoint, out io.Writer) error {
-	request := admin.PullRequest{Image: c.Image, Username: c.User}
+func (c *credentials) read(verb string) (user, password string, err error) {
 	if c.PasswordStdin != (c.User != "") {
-		return usageError{"pull", errors.New("--user and --password-stdin go together")}
+		return "", "", usageError{verb, errors.New("--user and --password-stdin go together")}
 	}
-	if c.PasswordStdin {
-		text, err := io.ReadAll(io.LimitReader(os.Stdin, 1<<16))
-		if err != nil {
-			return err
-		}
-		request.Password = strings.TrimRight(string(text), "\r\n")
+	if !c.PasswordStdin {
+		return "", "", nil
+	}
+	text, err := io.ReadAll(io.LimitReader(os.Stdin, 1<<16))
+	return c.User, strings.TrimRight(string(text), "\r\n"), err
+}
+
+func (c *pullCmd) Run(ctx context.Context, e *config.Endpoint, out io.Writer) error {
+	request := admin.PullRequest{Image: c.Image}
+	var err error
+	if request.Username, request.Password, err = c.Credentials.read("pull"); err != nil {
+		return err
 	}
 	id, err := pull(ctx, daemonAt(e), request)
 	if err != nil {

@@ -48,6 +48,37 @@ func TestPullRedrawsItsLinesOnATerminal(t *testing.T) {
 	}
 }
 
+func TestVerifySaysWhatIsWrongAndNothingElse(t *testing.T) {
+	var sum verifySum
+	var out strings.Builder
+	for _, l := range []admin.VerifiedLayer{
+		{Layer: "sha256:aa", Images: []string{"example.com/a:1"}, Whole: true},
+		{Layer: "sha256:bb", Images: []string{"example.com/a:1", "example.com/b:1"}, Differences: []admin.Difference{
+			{Path: "usr/bin/x", What: "content differs"}, {Path: "bad\nname\x1b", What: "is missing"}, {What: "index is damaged"}}, Failed: "one\ntwo"},
+		{Layer: "sha256:cc", Images: []string{"example.com/a:1"}, Unknown: "not verifiable: unpacked by an older version"},
+		{Layer: "sha256:dd", Images: []string{"example.com/a:1"}, Differences: []admin.Difference{{Path: "é", What: "is missing"}}, Repaired: true, Whole: true},
+	} {
+		sum.add(l)
+		out.WriteString(verifyLines(l))
+	}
+	want := "layer sha256:bb of example.com/a:1, example.com/b:1\n" +
+		"  usr/bin/x: content differs\n" +
+		"  \"bad\\nname\\x1b\": is missing\n" +
+		"  index is damaged\n" +
+		"  not repaired: one; two\n" +
+		"layer sha256:cc of example.com/a:1\n" +
+		"  not verifiable: unpacked by an older version\n" +
+		"layer sha256:dd of example.com/a:1\n" +
+		"  é: is missing\n" +
+		"  repaired\n"
+	if out.String() != want {
+		t.Errorf("got\n%swant\n%s", out.String(), want)
+	}
+	if got, want := sum.String(), "4 layers: 2 whole (1 repaired), 1 damaged, 1 not verifiable"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestPsLine(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
 	pod := &criapi.PodSandbox{Metadata: &criapi.PodSandboxMetadata{Name: "pod"}}

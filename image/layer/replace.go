@@ -80,6 +80,8 @@ func (p *pending) exchange() error {
 
 // Replaced lists the layers that Replace took the place of.
 func (s *store) Replaced() ([]Replaced, error) {
+	s.mu.Lock() // not between the two steps of an exchange
+	defer s.mu.Unlock()
 	folders, err := os.ReadDir(s.path(replacedDir))
 	if err != nil {
 		return nil, fmt.Errorf("layer store: %w", err)

@@ -11,6 +11,7 @@ const (
 	pathAttach = "/v1/attach"
 	pathRun    = "/v1/run"
 	pathWhy    = "/v1/why"
+	pathVerify = "/v1/verify"
 )
 
 // StopRequest ends the daemon, and with Pods all that it made.
@@ -109,4 +110,37 @@ type Layer struct {
 	Phase  string
 	Done   int64
 	Total  int64
+}
+
+// VerifyRequest compares the layers of images with what was written when they
+// were unpacked. The answer is a line of JSON per Verification.
+type VerifyRequest struct {
+	Images   []string // names or ids; none means all
+	Repair   bool     // fetch anew what is not whole
+	Username string   // for that
+	Password string
+}
+
+// Verification is one step of a verify: a layer, or the end.
+type Verification struct {
+	Layer    *VerifiedLayer `json:",omitempty"`
+	Complete bool           `json:",omitempty"`
+	Error    string         `json:",omitempty"`
+}
+
+// VerifiedLayer tells of one layer; see image.Verified.
+type VerifiedLayer struct {
+	Layer       string
+	Images      []string
+	Whole       bool
+	Differences []Difference `json:",omitempty"`
+	Unknown     string       `json:",omitempty"` // why it cannot be compared
+	Repaired    bool         `json:",omitempty"`
+	Failed      string       `json:",omitempty"` // why it is not repaired
+}
+
+// Difference is one thing that is not as it was written.
+type Difference struct {
+	Path string `json:",omitempty"`
+	What string
 }

@@ -41,6 +41,7 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("POST "+pathImport, answer(s.importImage))
 	mux.HandleFunc("POST "+pathWhy, answer(s.why))
 	mux.HandleFunc("POST "+pathPull, s.pull)
+	mux.HandleFunc("POST "+pathVerify, s.verify)
 	mux.HandleFunc("POST "+pathExec, conversation(s.exec))
 	mux.HandleFunc("POST "+pathAttach, conversation(s.attach))
 	mux.HandleFunc("POST "+pathRun, conversation(s.run))
