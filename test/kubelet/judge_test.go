@@ -37,9 +37,9 @@ var usual = []struct{ pattern, why string }{
 	{`Could not get metadata.*/manifests/[^/]*: no such file`, "the kubelet looks at the file of a pod that is taken away meanwhile"},
 	{"Unable to process watch event.*(doesn't exist in cache|/manifests/.*no such file)", "the kubelet sees the end of a file by its watch and by its list"},
 	{`(ContainerStatus|RemoveContainer|ReopenContainerLog) from runtime service failed.*code = NotFound`, "the kubelet asks for a container that another part of it has just removed"},
-	{`"(Failed to get container status|Failed to remove container|Container garbage collection failed|Failed to rotate log for container)".*code = NotFound`, "the same"},
-	{"(ReopenContainerLog|Failed to rotate log for container).*not possible in this state: it is exited", "the kubelet rotates the log of a container that has just ended"},
-	{`"failed to read (memory|cpu) cgroup limits for the pod".*no such file`, "the kubelet looks at its group of a pod that it has just removed"},
+	{`"(Failed to get container status|Failed to remove container|Container garbage collection failed|Failed to rotate log for container|Container log doesn't exist, reopen container log failed)".*code = NotFound`, "the same"},
+	{"(ReopenContainerLog|Failed to rotate log for container|reopen container log failed).*not possible in this state: it is exited", "the kubelet rotates the log of a container that has just ended"},
+	{`"failed to read (memory|cpu) cgroup (limits|config) for the pod".*no such file`, "the kubelet looks at its group of a pod that it has just removed"},
 	{"Failed to remove container log dead symlink.*no such file", "two parts of the kubelet remove the same link"},
 	{`creating termination-log file.*no such file|CreateContainer.*` + lostFolder,
 		"of a pod whose file is gone the kubelet removes the folder while it still starts a container that has just ended"},
@@ -49,7 +49,7 @@ var usual = []struct{ pattern, why string }{
 const lostFolder = `host_path \\*"[^"]*/kubelet/pods/[0-9a-f-]+/etc-hosts\\*": no such file or directory`
 
 // parting is said by a kubelet that was told to end, of all it was at.
-var parting = regexp.MustCompile("context canceled")
+var parting = regexp.MustCompile("context canceled|broadcaster already stopped")
 
 // judgeLogs fails the test for what the kubelet or the daemon complains about,
 // and tells what it passed over.
