@@ -17,6 +17,7 @@ import (
 
 	"cri-mini/cri/stream"
 	"cri-mini/image"
+	"cri-mini/internal/audit"
 	"cri-mini/internal/leakcheck"
 	"cri-mini/internal/socket"
 	"cri-mini/podsandbox"
@@ -222,6 +223,8 @@ func (k *kernel) CPUTime(string) (uint64, error) { return 5e9, nil }
 
 func (k *kernel) Inside(string) (spec.Inside, error) { return spec.Inside{Threads: 4}, nil }
 
+func (k *kernel) Things(context.Context, string) ([]audit.Thing, error) { return nil, nil }
+
 func (k *kernel) Interfaces(context.Context, string) ([]spec.Interface, error) {
 	return []spec.Interface{{Name: "net1", RxBytes: 11}, {Name: "eth0", RxBytes: 1, RxErrors: 2, TxBytes: 3, TxErrors: 4}}, nil
 }
@@ -242,6 +245,8 @@ func (k *kernel) Setup(context.Context, network.Pod) (network.Result, error) {
 func (k *kernel) Teardown(context.Context, network.Pod) error { return nil }
 func (k *kernel) Result(string) (network.Result, bool)        { return network.Result{}, false }
 func (k *kernel) Collect([]string) error                      { return nil }
+func (k *kernel) Connections() ([]audit.Thing, error)         { return nil, nil }
+func (k *kernel) LostConnections() ([]audit.Finding, error)   { return nil, nil }
 func (k *kernel) Status() error                               { return k.down }
 func (k *kernel) SetPodCIDR(cidr string) error                { k.cidr = cidr; return nil }
 func (k *kernel) Describe() map[string]any                    { return map[string]any{"form": "made up"} }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 
+	"cri-mini/internal/audit"
 	"cri-mini/runtime/spec"
 )
 
@@ -45,6 +46,9 @@ type Executor interface {
 	// removed, running or ended, and each reaping init by the id of its pod.
 	// Used once, after a restart.
 	Tasks(ctx context.Context) (map[string]Task, error)
+	// Things lists what there is for pods and containers, with groups below
+	// parent also when they have no mark.
+	Things(ctx context.Context, parent string) ([]audit.Thing, error)
 	// Exits delivers each end of a container's first process, and of a reaping
 	// init by the id of its pod. An exit that happened while nobody listened
 	// is in Tasks.

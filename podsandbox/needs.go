@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"cri-mini/image"
+	"cri-mini/internal/audit"
 	"cri-mini/podsandbox/network"
 	"cri-mini/runtime/selinux"
 )
@@ -16,6 +17,11 @@ type Images interface {
 	// Hold keeps the layers of an image until owner releases all it holds.
 	Hold(id, owner string) error
 	Release(owner string)
+	// StoredLayers lists the layers; those that an image or a pull uses have an
+	// owner.
+	StoredLayers() ([]audit.Thing, error)
+	// MissingLayers tells what images lack.
+	MissingLayers() []audit.Finding
 }
 
 // AppArmor is what this package needs of the kernel's profiles.
@@ -44,4 +50,8 @@ type Network interface {
 	Result(pod string) (network.Result, bool)
 	// Collect takes down all pods but the live ones.
 	Collect(live []string) error
+	// Connections lists what was made for pods.
+	Connections() ([]audit.Thing, error)
+	// LostConnections tells which connected pods have lost theirs.
+	LostConnections() ([]audit.Finding, error)
 }

@@ -35,6 +35,7 @@ type Pods struct {
 	levels selinux.Levels // of the pods that exist
 
 	ops    operations
+	audits audits
 	events events
 	// collected is closed when the network has let go what earlier daemons
 	// left: an address must not be collected after a new pod got it.

@@ -170,13 +170,19 @@ func folders(parent string) ([]folder, error) {
 	}
 	var list []folder
 	for _, e := range entries {
-		f := folder{parent: parent, id: e.Name()}
-		for _, mark := range []string{creating, removing} {
-			if id, marked := strings.CutPrefix(e.Name(), mark); marked {
-				f.id, f.mark = id, mark
-			}
-		}
+		f := folder{parent: parent}
+		f.mark, f.id = markOf(e.Name())
 		list = append(list, f)
 	}
 	return list, nil
+}
+
+// markOf takes the name of a folder apart.
+func markOf(name string) (mark, id string) {
+	for _, mark := range []string{creating, removing} {
+		if id, marked := strings.CutPrefix(name, mark); marked {
+			return mark, id
+		}
+	}
+	return "", name
 }

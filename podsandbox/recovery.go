@@ -39,6 +39,7 @@ func Open(ctx context.Context, o Options) (*Pods, error) {
 		log:        o.Logger,
 		known:      facts,
 		cdi:        cdi.New(o.CDIFolders, o.Logger),
+		audits:     audits{turn: make(chan struct{}, 1), stuck: map[string]stuck{}},
 		collected:  make(chan struct{}),
 		uncounted:  make(chan *Container, 1024),
 		sandboxes:  map[string]*Sandbox{},

@@ -46,6 +46,7 @@ func (r *recovery) run(found []*Sandbox) {
 	p.watch("exits", p.watchExits)
 	p.watch("default AppArmor profile", p.prepareProfile)
 	p.watch("usage", p.watchUsage)
+	p.watch("audit", p.watchLeftovers)
 	for range counters {
 		p.watch("writable layers", p.countWritable)
 	}

@@ -65,14 +65,16 @@ func (d *daemon) cgroupDriver() criapi.CgroupDriver {
 
 // cgroupParent is where pods without a parent of their own live. Each instance
 // has one, so that the last of them can remove it.
-func (d *daemon) cgroupParent() string {
+func (d *daemon) cgroupParent() string { return cgroupParent(d.Config, d.systemd != nil) }
+
+func cgroupParent(c config.Config, systemd bool) string {
 	name := ""
-	if d.Root != config.DefaultRoot {
+	if c.Root != config.DefaultRoot {
 		h := fnv.New32a()
-		h.Write([]byte(d.Root))
+		h.Write([]byte(c.Root))
 		name = fmt.Sprintf("-%08x", h.Sum32())
 	}
-	if d.systemd == nil {
+	if !systemd {
 		return "/cri-mini" + name
 	}
 	// A minus would put the slice below another, which nobody would remove.

@@ -185,26 +185,30 @@ func (d *daemon) openExecutor(ctx context.Context) (err error) {
 }
 
 func (d *daemon) openNetwork(context.Context) (err error) {
-	cluster, err := d.ClusterRanges()
+	options, err := networkOptions(d.Config)
 	if err != nil {
 		return err
 	}
-	d.network, err = network.Open(network.Options{
-		Mode:     d.Network,
-		ConfDir:  d.CNIConfDir,
-		BinDir:   d.CNIBinDir,
-		StateDir: filepath.Join(d.Root, "network"),
-		Instance: d.Root,
-		PodCIDR:  d.PodCIDR,
-		Cluster:  cluster,
-		IPv6:     true,
-		Logger:   d.log,
-	})
-	if err != nil {
+	options.Logger = d.log
+	if d.network, err = network.Open(options); err != nil {
 		return err
 	}
 	d.opened.Add(d.network.Close)
 	return nil
+}
+
+func networkOptions(c config.Config) (network.Options, error) {
+	cluster, err := c.ClusterRanges()
+	return network.Options{
+		Mode:     c.Network,
+		ConfDir:  c.CNIConfDir,
+		BinDir:   c.CNIBinDir,
+		StateDir: filepath.Join(c.Root, "network"),
+		Instance: c.Root,
+		PodCIDR:  c.PodCIDR,
+		Cluster:  cluster,
+		IPv6:     true,
+	}, err
 }
 
 // openHistory goes on with what earlier daemons of this boot have seen.

@@ -39,6 +39,9 @@ type commandLine struct {
 	Image   imageCmd   `cmd:"" help:"Look after images on the disk."`
 	Rmi     rmiCmd     `cmd:"" help:"Remove images with all their names."`
 	Inspect inspectCmd `cmd:"" help:"Show a container or pod as the host's kernel sees it."`
+
+	Doctor  doctorCmd  `cmd:"" help:"Check this node, and compare what is there with the records."`
+	Gc      gcCmd      `cmd:"" help:"Remove what belongs to no record."`
 	Why     whyCmd     `cmd:"" help:"Say why a container or pod is as it is, and what was done to it."`
 	Version versionCmd `cmd:"" help:"Show the version, and what this machine offers."`
 	Config  configCmd  `cmd:"" name:"config" help:"Show the configuration in effect."`

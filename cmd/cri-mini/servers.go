@@ -29,7 +29,7 @@ func (d *daemon) serveCRI() {
 }
 
 func (d *daemon) serveAdmin() {
-	server := (&admin.Server{Pods: d.pods, Images: d.images, RegistryConfigDir: d.RegistryConfigDir, Signal: d.executor.Signal, Stop: d.stop, Log: d.log}).HTTP()
+	server := (&admin.Server{Pods: d.pods, Images: d.images, RegistryConfigDir: d.RegistryConfigDir, Signal: d.executor.Signal, Monitor: d.executor.MonitorPID, Stop: d.stop, Log: d.log}).HTTP()
 	d.serve(func() error {
 		if err := server.Serve(d.sockets.admin); !errors.Is(err, http.ErrServerClosed) {
 			return err

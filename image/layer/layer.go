@@ -83,6 +83,11 @@ type Store interface {
 	Replaced() ([]Replaced, error)
 	RemoveReplaced(Replaced) error
 
+	// Folders lists what lies where complete layers are, also what List does
+	// not know and nobody can use; Drop removes such a folder.
+	Folders() ([]Folder, error)
+	Drop(f Folder) error
+
 	// Sweep removes what a crash or a power cut left. Call it at start; it
 	// does not harm what is being written meanwhile.
 	Sweep() error

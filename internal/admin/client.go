@@ -62,6 +62,12 @@ func (c Client) Why(ctx context.Context, r WhyRequest) (history.Answer, error) {
 	return answer, c.call(ctx, pathWhy, r, &answer)
 }
 
+// Audit compares kernel and disk with the daemon's records.
+func (c Client) Audit(ctx context.Context, r AuditRequest) (AuditAnswer, error) {
+	var answer AuditAnswer
+	return answer, c.call(ctx, pathAudit, r, &answer)
+}
+
 // Pull fetches an image and returns its ID.
 func (c Client) Pull(ctx context.Context, r PullRequest, tell func(Layer)) (string, error) {
 	conn, body, _, err := c.post(ctx, pathPull, r)

@@ -1,6 +1,10 @@
 package admin
 
-import criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+import (
+	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"cri-mini/internal/audit"
+)
 
 // The paths of the requests, all POST.
 const (
@@ -12,6 +16,7 @@ const (
 	pathRun    = "/v1/run"
 	pathWhy    = "/v1/why"
 	pathVerify = "/v1/verify"
+	pathAudit  = "/v1/audit"
 )
 
 // StopRequest ends the daemon, and with Pods all that it made.
@@ -83,6 +88,18 @@ type RunRequest struct {
 // gone.
 type WhyRequest struct {
 	Word string // its name, or the beginning of its id
+}
+
+// AuditRequest compares kernel and disk with the records. With Remove, what no
+// record stands for is taken away.
+type AuditRequest struct {
+	Remove bool
+}
+
+// AuditAnswer is what was found, by whom.
+type AuditAnswer struct {
+	audit.Report
+	Daemon, Monitor int // process ids
 }
 
 // StartError says that the program of a run could not be started.

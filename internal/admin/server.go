@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"strconv"
 
 	"cri-mini/image"
@@ -24,6 +25,8 @@ type Server struct {
 	RegistryConfigDir string
 	// Signal sends a signal to a container's first process.
 	Signal func(container string, number int) error
+	// Monitor is the process id of the monitor.
+	Monitor func() int
 	// Stop begins the end of the daemon. With pods it returns when they and
 	// all that belongs to them are gone.
 	Stop func(ctx context.Context, pods bool) error
@@ -40,6 +43,7 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("POST "+pathStop, answer(s.stop))
 	mux.HandleFunc("POST "+pathImport, answer(s.importImage))
 	mux.HandleFunc("POST "+pathWhy, answer(s.why))
+	mux.HandleFunc("POST "+pathAudit, answer(s.audit))
 	mux.HandleFunc("POST "+pathPull, s.pull)
 	mux.HandleFunc("POST "+pathVerify, s.verify)
 	mux.HandleFunc("POST "+pathExec, conversation(s.exec))
@@ -54,6 +58,11 @@ func (s *Server) stop(ctx context.Context, r StopRequest) (struct{}, error) {
 
 func (s *Server) why(_ context.Context, r WhyRequest) (history.Answer, error) {
 	return s.Pods.Why(r.Word)
+}
+
+func (s *Server) audit(ctx context.Context, r AuditRequest) (AuditAnswer, error) {
+	report, err := s.Pods.Audit(ctx, r.Remove, r.Remove)
+	return AuditAnswer{Report: report, Daemon: os.Getpid(), Monitor: s.Monitor()}, err
 }
 
 // answer serves a request that has one answer.

@@ -50,7 +50,7 @@ var ours = []struct{ who, may string }{
 	{"runtime/executor", "runtime/... internal/..."},
 
 	{"internal/testregistry", "internal/testtool"},
-	{"internal/...", "internal/atomicfile internal/undo internal/socket internal/crashpoint"},
+	{"internal/...", "internal/atomicfile internal/audit internal/undo internal/socket internal/crashpoint"},
 	{"hack/...", "internal/..."},
 	{"test/...", "internal/..."},
 }

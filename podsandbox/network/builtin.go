@@ -59,9 +59,12 @@ func newBuiltin(n *Network) (*builtin, error) {
 	if err != nil {
 		return nil, errors.Join(err, f.bridge.Close())
 	}
-	name := tablePrefix + strings.TrimPrefix(bridge.DefaultName(n.opt.Instance), "cm-")
-	f.firewall = firewall.New(name, n.host)
+	f.firewall = firewall.New(tableName(n.opt.Instance), n.host)
 	return f, nil
+}
+
+func tableName(instance string) string {
+	return tablePrefix + strings.TrimPrefix(bridge.DefaultName(instance), "cm-")
 }
 
 func (f *builtin) name() string { return formBuiltin }

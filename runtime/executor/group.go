@@ -32,6 +32,9 @@ func (e *Executor) makeGroup(ctx context.Context, path string, resources cgroup.
 	if err != nil {
 		return nil, err
 	}
+	if err := group.Mark(e.state); err != nil {
+		return nil, errors.Join(err, e.removeGroup(context.WithoutCancel(ctx), path))
+	}
 	back.Keep()
 	return group, nil
 }

@@ -182,6 +182,34 @@ func (b *Bridge) ports() ([]rtnl.Link, error) {
 // see the package comment.
 func (b *Bridge) Detach(name string) error { return b.delete(name) }
 
+// Port is a pod's device on the bridge.
+type Port struct {
+	Name  string
+	Index int
+	Pod   string // its id
+}
+
+// List is Ports with more of each.
+func (b *Bridge) List() ([]Port, error) {
+	links, err := b.ports()
+	var list []Port
+	for _, l := range links {
+		list = append(list, Port{l.Name, l.Index, l.Alias})
+	}
+	return list, err
+}
+
+// DetachIndex is Detach for the device of this number, whatever has its name by
+// now.
+func (b *Bridge) DetachIndex(index int) error {
+	var batch rtnl.Batch
+	batch.DelLinkIndex(index)
+	if err := b.route.Do(&batch); err != nil && !errors.Is(err, unix.ENODEV) {
+		return err
+	}
+	return nil
+}
+
 // Adopt puts all ports back into the bridge after it was made anew.
 func (b *Bridge) Adopt() error {
 	b.mu.Lock()

@@ -119,6 +119,10 @@ func (t *Table) Remove(ports []Port) error {
 func (t *Table) Present() (bool, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	return t.present()
+}
+
+func (t *Table) present() (bool, error) {
 	c, err := t.conn()
 	if err != nil {
 		return false, err

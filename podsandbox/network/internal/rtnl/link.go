@@ -3,6 +3,7 @@ package rtnl
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"net"
 
 	"golang.org/x/sys/unix"
@@ -137,6 +138,11 @@ func (b *Batch) SetMaster(name string, master int) {
 func (b *Batch) DelLink(name string) {
 	b.Begin(unix.RTM_DELLINK, 0, ifinfo(unix.AF_UNSPEC, 0, 0, 0), "remove link "+name)
 	b.Text(unix.IFLA_IFNAME, name)
+}
+
+// DelLinkIndex adds a message that removes the device of a number.
+func (b *Batch) DelLinkIndex(index int) {
+	b.Begin(unix.RTM_DELLINK, 0, ifinfo(unix.AF_UNSPEC, index, 0, 0), fmt.Sprint("remove link ", index))
 }
 
 // Links lists the devices of the socket's namespace; master, when not 0, asks

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"time"
+
+	"cri-mini/image"
+	"cri-mini/internal/audit"
+	"cri-mini/internal/config"
+	"cri-mini/podsandbox"
+	"cri-mini/podsandbox/network"
+	"cri-mini/runtime/cgroup"
+	"cri-mini/runtime/executor"
+)
+
+// auditAlone compares kernel and disk with the records on the disk, without a
+// daemon. Nothing is being made then, so one look is enough. It changes nothing.
+func auditAlone(c config.Config) (audit.Report, error) {
+	r := audit.Report{At: time.Now()}
+	things, err := thingsAlone(c)
+	if err != nil {
+		return r, err
+	}
+	r.Count(things)
+	known, err := podsandbox.RecordIDs(c.Root)
+	if err != nil {
+		return r, err
+	}
+	leftovers, foreign := audit.Compare(things, known)
+	for _, t := range leftovers {
+		r.Add(t.Finding(audit.Leftover, "belongs to no record", "start the daemon: it removes it"))
+	}
+	for _, t := range foreign {
+		r.Add(t.Finding(audit.Foreign, t.Foreign, "if nobody needs it, remove it by hand"))
+	}
+	layers, err := layersAlone(c)
+	r.Add(layers...)
+	r.Sort()
+	r.Took = time.Since(r.At)
+	return r, err
+}
+
+func thingsAlone(c config.Config) ([]audit.Thing, error) {
+	list, err := podsandbox.Things(c.Root)
+	if err != nil {
+		return nil, err
+	}
+	options, err := networkOptions(c)
+	if err != nil {
+		return nil, err
+	}
+	connections, err := network.Things(options)
+	if err != nil {
+		return nil, err
+	}
+	list = append(list, connections...)
+	if root, err := cgroup.Find(); err == nil { // without it there are no groups, which the node's check says
+		rest, err := executor.Things(c.State, root, cgroupParent(c, c.CgroupDriver == "systemd"))
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, rest...)
+	}
+	return list, nil
+}
+
+// layersAlone needs the store for itself, which it is while no daemon runs.
+func layersAlone(c config.Config) ([]audit.Finding, error) {
+	dir := filepath.Join(c.Root, "images")
+	if _, err := os.Stat(filepath.Join(dir, "layers")); err != nil {
+		return nil, nil // there never was an image
+	}
+	store, err := image.Open(dir, image.Options{RegistryConfigDir: c.RegistryConfigDir, LayerForm: c.LayerForm})
+	if err != nil {
+		return nil, err
+	}
+	defer store.Close()
+	layers, err := store.StoredLayers()
+	if err != nil {
+		return nil, err
+	}
+	found := store.MissingLayers()
+	for _, t := range layers {
+		if t.Owner == "" {
+			found = append(found, t.Finding(audit.Leftover, "belongs to no image", "start the daemon: it removes it"))
+		}
+	}
+	return found, nil
+}
