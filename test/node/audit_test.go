@@ -281,6 +281,53 @@ func TestPodsThatComeAndGoKeepTheirThingsWhileLeftoversAreRemoved(t *testing.T) 
 	stays.remove()
 }
 
+func TestDoctorFindsAnAddressConflictForwardingOffAndABadRegistry(t *testing.T) {
+	d := ready(t)
+	d.wholeLife("first") // makes the bridge
+	doctor := func() string {
+		out, _ := d.run("doctor", "--root", d.root(), "--state", filepath.Join(d.state, "state"), "--registry-config-dir", d.certs())
+		return out
+	}
+	signs := []string{"which overlaps", "does not forward", "bad.test/hosts.toml"}
+	before := doctor()
+	for _, sign := range append(signs, "another version") {
+		if strings.Contains(before, sign) {
+			t.Errorf("doctor says %q of a node without that:\n%s", sign, before)
+		}
+	}
+	var kept struct{ Subnets []string }
+	if err := json.Unmarshal([]byte(readFile(t, filepath.Join(d.root(), "network/subnets.json"))), &kept); err != nil || len(kept.Subnets) == 0 {
+		t.Fatalf("subnets: %v, %v", kept, err)
+	}
+	ip := func(args ...string) {
+		if out, err := exec.Command(testtool.Need(t, "ip", "iproute2"), args...).CombinedOutput(); err != nil {
+			t.Errorf("ip %q: %v: %s", args, err, out)
+		}
+	}
+	ip("link", "add", "other", "type", "bridge")
+	ip("link", "set", "other", "up")
+	ip("route", "add", kept.Subnets[0], "dev", "other", "metric", "5")
+	const forward = "/proc/sys/net/ipv4/ip_forward"
+	write := func(path, text string) {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Error(err)
+		}
+	}
+	write(forward, "0")
+	if err := os.Mkdir(filepath.Join(d.certs(), "bad.test"), 0o755); err != nil {
+		t.Error(err)
+	}
+	write(filepath.Join(d.certs(), "bad.test/hosts.toml"), "server = 3")
+	after := doctor()
+	ip("link", "del", "other")
+	write(forward, "1")
+	for _, sign := range signs {
+		if !strings.Contains(after, sign) {
+			t.Errorf("doctor does not say %q:\n%s", sign, after)
+		}
+	}
+}
+
 func TestWhySaysWhoEndedAContainerAcrossAKillOfTheDaemon(t *testing.T) {
 	d := ready(t)
 	p := d.runPod("asked")
