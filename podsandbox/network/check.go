@@ -50,7 +50,7 @@ func Check(opt Options) (subnets []netip.Prefix, found []audit.Finding, err erro
 			}
 		}
 	}
-	if _, err := os.Stat("/sys/class/net/" + b.Name); err == nil { // forwarding is wanted
+	if b.Exists() { // so forwarding is wanted
 		for _, s := range subnets {
 			found = append(found, forwarding(s)...)
 		}

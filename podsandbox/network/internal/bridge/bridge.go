@@ -219,6 +219,12 @@ func (b *Bridge) delete(name string) error {
 	return nil
 }
 
+// Exists tells whether a bridge of this name is there, whoever made it.
+func (b *Bridge) Exists() bool {
+	_, err := b.route.Index(b.Name)
+	return err == nil
+}
+
 // Present tells whether the bridge that Ensure saw is still there.
 func (b *Bridge) Present() bool {
 	b.mu.Lock()
