@@ -90,7 +90,9 @@ func (t *table) rows() []row {
 // print writes Markdown: times first, then numbers. A ratio is of the column to
 // its left to that of our own.
 func (t *table) print(w io.Writer) {
-	t.head(w, "ms: least / p50 / p95 (ratio of p50)")
+	if len(t.order) > 0 {
+		t.head(w, "ms: least / p50 / p95 (ratio of p50)")
+	}
 	for _, name := range t.order {
 		fmt.Fprintf(w, "| %s |", name)
 		mine := t.samples[name][own]
@@ -104,7 +106,9 @@ func (t *table) print(w io.Writer) {
 		}
 		fmt.Fprintln(w)
 	}
-	t.head(w, "numbers (ratio)")
+	if len(t.numbers) > 0 {
+		t.head(w, "numbers (ratio)")
+	}
 	for i, n := range t.numbers {
 		same := func(o number) bool { return o.Name == n.Name }
 		if slices.IndexFunc(t.numbers, same) != i {
