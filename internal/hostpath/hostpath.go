@@ -3,8 +3,9 @@
 // One of them may be on a server that does not answer, and no system call with a
 // path has a deadline. Each question therefore has a goroutine, and so a thread,
 // of its own, which the one who asks can leave behind. A path that somebody was
-// left waiting for is silent: it is not asked again before it has answered, so
-// that those who try again and again do not use up the threads.
+// left waiting for is not asked again before it has answered, so that those who
+// try again and again do not use up the threads. They wait a moment with it, for
+// whoever left may just have been impatient; then the path is silent.
 //
 // It does not know what is asked, nor of containers.
 package hostpath
@@ -22,11 +23,15 @@ import (
 // with 10,000 threads.
 const most = 512
 
+// moment is how long a path may take before it is called silent.
+const moment = time.Second
+
 // question is a system call at work.
 type question struct {
 	path  string
 	since time.Time
-	left  bool // nobody waits for the answer any more
+	done  chan struct{} // closed with the answer
+	left  bool          // nobody waits for the answer any more
 }
 
 // Threads belong to the process, and so does what uses them up.
@@ -58,7 +63,7 @@ func (e *SilentError) Unwrap() error { return e.Err }
 // the path is for, to the one who waits.
 func Ask[T any](ctx context.Context, use, path string, ask func() (T, error), drop func(T)) (T, error) {
 	var none T
-	q, err := begin(path)
+	q, err := begin(ctx, use, path)
 	if err != nil {
 		return none, err
 	}
@@ -103,7 +108,22 @@ func (a answer[T]) get() (T, error) {
 	return a.value, a.err
 }
 
-func begin(path string) (*question, error) {
+// begin waits for a question about the same path that somebody left a moment
+// ago.
+func begin(ctx context.Context, use, path string) (*question, error) {
+	for {
+		q, other, err := tryBegin(path)
+		if other == nil {
+			return q, err
+		}
+		if err := other.await(ctx, use); err != nil {
+			return nil, &SilentError{path, other.path, time.Since(other.since), err}
+		}
+	}
+}
+
+// tryBegin begins a question, or gives the other one that is in its way.
+func tryBegin(path string) (q, other *question, err error) {
 	mu.Lock()
 	defer mu.Unlock()
 	left := 0
@@ -111,13 +131,29 @@ func begin(path string) (*question, error) {
 		if !q.left {
 			continue
 		}
-		if left++; q.covers(path) || left >= most {
-			return nil, &SilentError{Path: path, At: q.path, For: time.Since(q.since)}
+		left++
+		switch covers := q.covers(path); {
+		case covers && time.Since(q.since) < moment:
+			return nil, q, nil
+		case covers, left >= most:
+			return nil, nil, &SilentError{Path: path, At: q.path, For: time.Since(q.since)}
 		}
 	}
-	q := &question{path: path, since: time.Now()}
+	q = &question{path: path, since: time.Now(), done: make(chan struct{})}
 	questions[q] = true
-	return q, nil
+	return q, nil, nil
+}
+
+// await returns with the answer or after a moment.
+func (q *question) await(ctx context.Context, use string) error {
+	defer tell(ctx, use+" "+q.path)()
+	select {
+	case <-q.done:
+	case <-time.After(time.Until(q.since.Add(moment))):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return nil
 }
 
 // covers says that path is q's or below it.
@@ -130,6 +166,7 @@ func (q *question) end() (left bool) {
 	mu.Lock()
 	defer mu.Unlock()
 	delete(questions, q)
+	close(q.done)
 	return q.left
 }
 

@@ -54,6 +54,22 @@ func TestSilentPathIsNotAskedAgainUntilItAnswers(t *testing.T) {
 	}
 }
 
+// The one who left may have been in a hurry; the path is none the worse for it.
+func TestPathThatSomebodyLeftTooEarlyIsAskedAgain(t *testing.T) {
+	_, answer := hang(t, "/slow")
+	time.AfterFunc(20*time.Millisecond, answer)
+	if n, err := Ask(t.Context(), "", "/slow", one, nil); n != 1 || err != nil {
+		t.Errorf("ask at once: %d, %v", n, err)
+	}
+	_, answer = hang(t, "/slow")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	if _, err := Ask(ctx, "", "/slow", one, nil); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("whoever waits with it leaves at its own deadline: %v", err)
+	}
+	answer()
+}
+
 func TestQuestionsLeftBehindAreBounded(t *testing.T) {
 	var answers []func()
 	for i := range most {
