@@ -45,16 +45,20 @@ func (s *subject) crowd(t *table, goal int) (curve, error) {
 		return c, err
 	}
 	var pods []*pod
+	all := newTable()
 	for len(pods) < goal {
-		p, took, err := s.start(newTable())
+		p, took, err := s.start(all)
 		if err != nil {
 			return c, fmt.Errorf("pod %d: %w", len(pods), err)
 		}
 		pods = append(pods, p)
 		c.times = append(c.times, took)
+		all.add(podStart, s.name, took)
 	}
 	for first := 0; first < goal; first += max(goal/5, 1) {
-		t.note(fmt.Sprintf("pod start with %d pods there", first), s.name, percentile(c.times[first:min(first+50, goal)], 50)/1000, "ms")
+		for _, name := range all.order {
+			t.note(fmt.Sprintf("%s with %d pods there", name, first), s.name, percentile(all.samples[name][s.name][first:min(first+50, goal)], 50)/1000, "ms")
+		}
 	}
 	time.Sleep(time.Second)
 	after, err := s.memory(t, goal)
