@@ -186,7 +186,7 @@ func TestHostileArchiveIsRefusedAndLeavesNothing(t *testing.T) {
 func nothingLeft(t testing.TB, s Store) {
 	t.Helper()
 	s.(*store).Wait()
-	for _, dir := range []string{unfinishedDir, removedDir} {
+	for _, dir := range []string{unfinishedDir, replacedDir, removedDir} {
 		if left, err := os.ReadDir(s.(*store).path(dir)); err != nil || len(left) > 0 {
 			t.Errorf("left in %s: %v, %v", dir, left, err)
 		}
