@@ -46,10 +46,17 @@ func (c *cluster) startNodes() error {
 		}
 		c.nodes = append(c.nodes, n)
 	}
-	return c.await("all nodes are ready", func() error {
+	err := c.await("all nodes are ready", func() error {
 		_, err := c.kubectl("wait", "--for=condition=Ready", "--timeout=1s", "node", nodeNames[0], nodeNames[1])
 		return err
 	})
+	if err != nil {
+		for _, n := range c.nodes {
+			kubelet := process{log: filepath.Join(n.dir, "log", "kubelet.log")}
+			err = fmt.Errorf("%w\nkubelet of %s:\n%s", err, n.name, kubelet.tail(20))
+		}
+	}
+	return err
 }
 
 // await waits while all programs run.
