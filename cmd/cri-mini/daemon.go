@@ -132,7 +132,7 @@ func (d *daemon) openLocks(context.Context) error {
 			return err
 		}
 		d.opened.Add(lock.Close)
-		err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		err = lockSoon(lock)
 		if err == unix.EWOULDBLOCK {
 			return fmt.Errorf("%s belongs to another running daemon", dir)
 		}
@@ -141,6 +141,19 @@ func (d *daemon) openLocks(context.Context) error {
 		}
 	}
 	return nil
+}
+
+// lockPatience is how long a dead daemon may seem to have a lock: a process
+// that it was just starting has all its files until it executes its program.
+const lockPatience = 2 * time.Second
+
+func lockSoon(f *os.File) error {
+	for began := time.Now(); ; time.Sleep(5 * time.Millisecond) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err != unix.EWOULDBLOCK || time.Since(began) > lockPatience {
+			return err
+		}
+	}
 }
 
 // openSockets comes before anything that would have to be taken back when a

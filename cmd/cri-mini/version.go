@@ -50,7 +50,7 @@ func probe(dir string) map[string]string {
 	} else {
 		found["cgroups"] = describeCgroups(root)
 	}
-	if err := probeErofs(dir); err != nil {
+	if err := layer.Probe(dir); err != nil {
 		found["erofs layers"] = "no: " + err.Error()
 	} else {
 		found["erofs layers"] = "yes"
@@ -67,15 +67,6 @@ func probe(dir string) map[string]string {
 		found["seccomp"] = strings.TrimSpace(string(text))
 	}
 	return found
-}
-
-func probeErofs(parent string) error {
-	dir, err := os.MkdirTemp(parent, "cri-mini-probe-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	return layer.Probe(dir)
 }
 
 func describeCgroups(root cgroup.Root) string {

@@ -3,6 +3,7 @@ package layer
 import (
 	"bytes"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -46,15 +47,27 @@ const (
 	probeText = "erofs below overlayfs"
 )
 
-// probeImage makes an image with two directories that overlay each other. It
-// has no name any more when this returns.
-func probeImage(dir string) (*os.File, error) {
-	f, err := os.CreateTemp(dir, ".probe-"+rand.Text())
-	if err != nil {
+// nameless makes a file that goes with us, however we end. Where the file system
+// cannot do that, it has a name for a moment.
+func nameless(dir string) (*os.File, error) {
+	f, err := os.OpenFile(dir, unix.O_TMPFILE|os.O_RDWR, 0o600)
+	if err == nil || !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EISDIR) {
+		return f, err
+	}
+	if f, err = os.CreateTemp(dir, ".probe-"+rand.Text()); err != nil {
 		return nil, err
 	}
 	if err := os.Remove(f.Name()); err != nil {
 		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// probeImage makes an image with two directories that overlay each other.
+func probeImage(dir string) (*os.File, error) {
+	f, err := nameless(dir)
+	if err != nil {
 		return nil, err
 	}
 	root := tree.NewRoot()

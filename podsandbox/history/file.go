@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -47,6 +48,9 @@ type header struct{ Version int }
 func Open(path string, log *slog.Logger) (*History, error) {
 	h := New()
 	h.log = log
+	if err := atomicfile.Sweep(filepath.Dir(path)); err != nil {
+		return nil, fmt.Errorf("history: %w", err)
+	}
 	entries, err := Read(path)
 	if err != nil {
 		return nil, err

@@ -68,8 +68,15 @@ func TestHistoryOutlivesADaemonThatIsKilledAtAnyByteOfTheFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.Close()
+	half := path + ".new-1" // or while it writes the file anew
+	if err := os.WriteFile(half, data[:len(data)/2], 0o600); err != nil {
+		t.Fatal(err)
+	}
 
 	next := open(t, path)
+	if _, err := os.Stat(half); !os.IsNotExist(err) {
+		t.Errorf("half a file is left: %v", err)
+	}
 	same(t, all(next), "run pod  (a test) ended=true cut=false times=0 ", "stop container app (a test) ended=false cut=true times=0 ")
 	after := next.Begin(ctx, web, StopPod, nil)
 	after.End(nil)

@@ -28,6 +28,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"cri-mini/internal/atomicfile"
 	"cri-mini/podsandbox/network/internal/netns"
 	"cri-mini/podsandbox/network/internal/rtnl"
 )
@@ -171,6 +172,9 @@ func (n *Network) open() (err error) {
 		return err
 	}
 	if n.records, err = openRecords(filepath.Join(n.opt.StateDir, "pods")); err != nil {
+		return err
+	}
+	if err := atomicfile.Sweep(n.opt.StateDir); err != nil {
 		return err
 	}
 	if err := n.load(); err != nil {

@@ -91,7 +91,13 @@ func Open(ctx context.Context, o Options) (*Executor, error) {
 		return nil, fmt.Errorf("monitor: %w", err)
 	}
 	crashpoint.Here("recovery.connected")
-	if err := e.watch(ctx, e.learn); err != nil {
+	err = e.watch(ctx, e.learn)
+	if monitorDied(err) {
+		// While we came up. What it had told us of is handed to the next one.
+		e.log.Error("the monitor has died; starting another", "pid", e.monitor.pid())
+		err = e.tryReplace(ctx)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("monitor: %w", err)
 	}
 	crashpoint.Here("recovery.learned")

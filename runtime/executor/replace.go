@@ -32,6 +32,27 @@ func (e *Executor) replaceMonitor() {
 	}
 }
 
+// replaceTime is how long a question waits for the monitor that replaces one.
+const replaceTime = 10 * time.Second
+
+// outlive asks again while the monitor is being replaced.
+func outlive(ctx context.Context, ask func() error) error {
+	for began := time.Now(); ; {
+		err := ask()
+		if !monitorDied(err) || time.Since(began) > replaceTime {
+			return err
+		}
+		if sleep(ctx) != nil {
+			return err
+		}
+	}
+}
+
+// monitorDied tells whether an error is that of a connection to nobody.
+func monitorDied(err error) bool {
+	return errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.ENOENT)
+}
+
 func (e *Executor) tryReplace(ctx context.Context) error {
 	e.monitor.dropIdle()
 	if err := e.monitor.ensure(ctx); err != nil {

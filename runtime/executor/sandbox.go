@@ -274,7 +274,11 @@ func (e *Executor) sandbox(ctx context.Context, id string) (*sandbox, error) {
 // a path by which other programs can open it as long as the copy is open.
 // Both are empty when the pod uses the node's.
 func (e *Executor) SandboxNetNS(id string) (*os.File, string, error) {
-	s, err := e.sandbox(context.Background(), id)
+	var s *sandbox
+	err := outlive(context.Background(), func() (err error) {
+		s, err = e.sandbox(context.Background(), id)
+		return err
+	})
 	if err != nil {
 		return nil, "", err
 	}

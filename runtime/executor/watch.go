@@ -127,7 +127,12 @@ func (e *Executor) noteOf(id string) (noted, error) {
 // Tasks says what is known of every started container: from the monitor, and
 // of those it does not know from records and the kernel.
 func (e *Executor) Tasks(ctx context.Context) (map[string]spec.Task, error) {
-	conn, answer, _, err := e.monitor.bound(ctx, &wire.Request{Verb: wire.Watch}, nil)
+	var conn int
+	var answer *wire.Answer
+	err := outlive(ctx, func() (err error) {
+		conn, answer, _, err = e.monitor.bound(ctx, &wire.Request{Verb: wire.Watch}, nil)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
