@@ -16,7 +16,14 @@ import (
 // by all containers: every mount of the same file would cache it again.
 type layerMounts struct {
 	mu     sync.Mutex // guards mounts
-	mounts map[string]*mount.Tree
+	mounts map[string]layerMount
+}
+
+// layerMount is a mount and the file that it is of: a repair may put another
+// one under the same name.
+type layerMount struct {
+	tree *mount.Tree
+	file os.FileInfo
 }
 
 // open gives a descriptor of a layer's root, the caller's.
@@ -30,17 +37,25 @@ func (l *layerMounts) open(layer spec.Layer) (*os.File, error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	tree := l.mounts[layer.Path]
-	if tree == nil {
-		var err error
-		if tree, err = mount.Erofs(layer.Path); err != nil {
-			return nil, fmt.Errorf("layer %s: %w", layer.Path, err)
-		}
-		if l.mounts == nil {
-			l.mounts = map[string]*mount.Tree{}
-		}
-		l.mounts[layer.Path] = tree
+	file, err := os.Lstat(layer.Path)
+	if err != nil {
+		return nil, fmt.Errorf("layer: %w", err)
 	}
+	known, found := l.mounts[layer.Path]
+	if found && os.SameFile(known.file, file) {
+		return dup(known.tree.File)
+	}
+	tree, err := mount.Erofs(layer.Path)
+	if err != nil {
+		return nil, fmt.Errorf("layer %s: %w", layer.Path, err)
+	}
+	if found {
+		known.tree.Close()
+	}
+	if l.mounts == nil {
+		l.mounts = map[string]layerMount{}
+	}
+	l.mounts[layer.Path] = layerMount{tree, file}
 	return dup(tree.File)
 }
 
@@ -49,9 +64,10 @@ func (l *layerMounts) open(layer spec.Layer) (*os.File, error) {
 func (l *layerMounts) sweep() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for path, tree := range l.mounts {
-		if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
-			tree.Close()
+	for path, known := range l.mounts {
+		file, err := os.Lstat(path)
+		if errors.Is(err, os.ErrNotExist) || err == nil && !os.SameFile(known.file, file) {
+			known.tree.Close()
 			delete(l.mounts, path)
 		}
 	}
@@ -60,8 +76,8 @@ func (l *layerMounts) sweep() {
 func (l *layerMounts) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, tree := range l.mounts {
-		tree.Close()
+	for _, known := range l.mounts {
+		known.tree.Close()
 	}
 	l.mounts = nil
 }
