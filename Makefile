@@ -2,7 +2,7 @@
 version := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 program := bin/cri-mini
 
-.PHONY: build run test test-node test-cluster critest bench clean
+.PHONY: build run test test-node test-crash test-cluster critest bench clean
 
 build: # the product: one static file
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(version)" -o $(program) ./cmd/cri-mini
@@ -15,6 +15,9 @@ test: build # everything this machine can test
 
 test-node: build # what needs a whole node, in a virtual machine of its own
 	hack/testnode
+
+test-crash: build # kills of daemon and monitor, at each point and at random: about two hours
+	hack/testcrash
 
 test-cluster: # a Kubernetes cluster of two nodes, three minutes; half an hour more the first time
 	hack/cluster test

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -208,15 +209,33 @@ func parentOf(pid int) int {
 // then a death of the daemon would be one of both.
 func (d *daemon) killMonitor() {
 	d.t.Helper()
-	takenOver := func() int { return strings.Count(readFile(d.t, d.log()), "the new monitor has taken over") }
-	old, before := d.monitor(), takenOver()
+	old, next := d.monitor(), d.nextMonitor()
 	if old == 0 {
 		d.t.Fatal("no monitor runs")
 	}
 	if err := syscall.Kill(old, syscall.SIGKILL); err != nil {
 		d.t.Fatalf("kill monitor %d: %v", old, err)
 	}
-	eventually(d.t, "a new monitor", func() bool { return takenOver() > before })
+	eventually(d.t, "a new monitor", next)
+}
+
+// nextMonitor gives what tells whether another one has taken over since.
+func (d *daemon) nextMonitor() (takenOver func() bool) {
+	d.t.Helper()
+	info, err := os.Stat(d.log())
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	before := info.Size()
+	return func() bool {
+		log, err := os.Open(d.log())
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		defer log.Close()
+		said, err := io.ReadAll(io.NewSectionReader(log, before, 1<<40))
+		return err == nil && strings.Contains(string(said), "the new monitor has taken over")
+	}
 }
 
 // stopAll ends the instance with its pods and its monitor.

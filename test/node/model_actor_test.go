@@ -118,7 +118,8 @@ func (a *actor) once(op model.Op) {
 func (a *actor) settle(op model.Op, got answer) bool {
 	if got.unsure(op) {
 		a.cuts.Add(1)
-		op.Disturbed = got.disturbed
+		// A start whose caller left goes on, perhaps into a kill that comes later.
+		op.Disturbed = got.disturbed || op.Kind == model.Start
 		a.may.CutOff(op)
 		return false
 	}
@@ -235,7 +236,7 @@ func (a *actor) atOnce(op model.Op) {
 			sure = append(sure, got)
 		}
 	}
-	op.Disturbed = slices.ContainsFunc(answers, func(x answer) bool { return x.disturbed })
+	op.Disturbed = slices.ContainsFunc(answers, func(x answer) bool { return x.disturbed }) || op.Kind == model.Start && len(sure) == 0
 	if len(sure) == 0 {
 		a.may.CutOff(op)
 		op.Disturbed = false

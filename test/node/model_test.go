@@ -16,8 +16,10 @@ import (
 )
 
 var (
-	modelPods = flag.Int("pods", 150, "how many pods the model test runs")
-	modelSeed = flag.Uint64("seed", 0, "of the model test; 0: another one each time")
+	modelPods  = flag.Int("pods", 150, "how many pods the model test runs")
+	modelSeed  = flag.Uint64("seed", 0, "of the model test; 0: another one each time")
+	modelKills = flag.Int("kills", 0, "how many SIGKILLs the model test meets at least")
+	modelPause = flag.Duration("kill-pause", 1800*time.Millisecond, "the longest time between two ends of a process in the model test")
 )
 
 const (
@@ -43,7 +45,7 @@ type contest struct {
 	over chan struct{} // closed when there were enough pods and kills, or a disagreement
 	once sync.Once
 
-	disturbed atomic.Bool // by each kind of kill
+	disturbed atomic.Bool // by each kind of kill, often enough
 
 	// disturbances counts the beginnings and ends of kills: while it is odd, or
 	// when it changed, an error may come from that.
@@ -98,10 +100,11 @@ func TestNodeDoesWhatTheModelDoes(t *testing.T) {
 		c.removeShared()
 		c.watch.end(t)
 	}
-	t.Logf("seed %d: %d pods, %d calls in %s; %d cut off, %d retries, %d repeated at once, %d pairs at once, %d comparisons, %d events; %d restarts of the daemon, %d deaths of the monitor",
+	sum := fmt.Sprintf("seed %d: %d pods, %d calls in %s; %d cut off, %d retries, %d repeated at once, %d pairs at once, %d comparisons, %d events; %d kills of the daemon, %d ends of it, %d kills of the monitor",
 		seed, c.pods.Load(), c.calls.Load(), took.Round(time.Millisecond), c.cuts.Load(), c.retries.Load(), c.repeated.Load(), c.races.Load(),
-		c.seen.Load(), c.watch.count(), done[daemonKilled]+done[daemonAsked], done[monitorKilled])
+		c.seen.Load(), c.watch.count(), done[daemonKilled], done[daemonAsked], done[monitorKilled])
 	if t.Failed() {
+		t.Log(sum)
 		return
 	}
 	for _, what := range []struct {
@@ -114,6 +117,9 @@ func TestNodeDoesWhatTheModelDoes(t *testing.T) {
 	}
 	d.sharedLife()
 	check()
+	if !t.Failed() {
+		t.Logf("%s; lost 0, leaked 0", sum)
+	}
 }
 
 // sharedLife has the daemon keep what the first pod with a shared PID namespace
@@ -145,7 +151,7 @@ func (c *contest) disturb(random *rand.Rand) (done [disturbanceKinds]int) {
 		select {
 		case <-c.over:
 			return done
-		case <-time.After(time.Duration(300+random.IntN(1500)) * time.Millisecond):
+		case <-time.After(*modelPause/6 + time.Duration(random.Int64N(int64(*modelPause)*5/6))):
 		}
 		kind := []disturbance{monitorKilled, daemonAsked, daemonAsked, daemonAsked, daemonKilled}[min(random.IntN(10), 4)]
 		if len(first) > 0 {
@@ -155,7 +161,7 @@ func (c *contest) disturb(random *rand.Rand) (done [disturbanceKinds]int) {
 		c.meet(kind)
 		c.disturbances.Add(1)
 		done[kind]++
-		if len(first) == 0 {
+		if len(first) == 0 && done[daemonKilled]+done[monitorKilled] >= *modelKills {
 			c.disturbed.Store(true)
 		}
 	}

@@ -24,9 +24,12 @@ type story struct {
 
 	armed      string // a point; none after it fired
 	old        int    // the monitor then
-	cut        bool   // in this step a process died
-	cutMonitor bool   // and it was the monitor
-	daemons    int    // deaths so far
+	next       func() bool
+	cut        bool          // in this step a process died
+	cutMonitor bool          // and it was the monitor
+	again      func() string // the point at which the next daemon dies too, or none
+	second     bool          // that one is armed
+	daemons    int           // deaths so far
 	monitors   int
 
 	pod        *pod
@@ -64,13 +67,18 @@ var steps = []struct {
 	{"remove pod", (*story).removePod},
 }
 
+// begin is the beginning of a step that is to be cut at a point.
+func (s *story) begin(point string, n int) {
+	s.cut, s.cutMonitor, s.second = false, false, false
+	s.arm(point, n)
+}
+
 // arm has the next process that comes to a point for the n-th time die there.
 func (s *story) arm(point string, n int) {
-	s.cut, s.cutMonitor = false, false
 	if point == "" {
 		return
 	}
-	s.old = s.d.monitor()
+	s.old, s.next = s.d.monitor(), s.d.nextMonitor()
 	path := filepath.Join(s.points, point)
 	if err := os.WriteFile(path+".new", fmt.Append(nil, n), 0o600); err != nil {
 		s.d.t.Fatal(err)
@@ -81,9 +89,13 @@ func (s *story) arm(point string, n int) {
 	s.armed = point
 }
 
-func (s *story) disarm() {
-	os.Remove(filepath.Join(s.points, s.armed))
+// disarm is false when the point was reached before.
+func (s *story) disarm() bool {
+	if os.Remove(filepath.Join(s.points, s.armed)) != nil {
+		return false
+	}
 	s.armed = ""
+	return true
 }
 
 // fired tells whether a process has died, or is about to, at the armed point.
@@ -102,15 +114,34 @@ func (s *story) revive() {
 	s.armed, s.cut = "", true
 	if !strings.HasPrefix(point, "monitor.") {
 		s.buryDaemon()
-		s.d.serve()
+		s.succeed()
 		s.beside.unharmed(0)
 		return
 	}
 	s.monitors++
 	s.cutMonitor = true
 	eventually(s.d.t, "the monitor is dead", func() bool { return !alive(s.old) })
-	eventually(s.d.t, "another monitor", func() bool { pid := s.d.monitor(); return pid != 0 && pid != s.old })
+	eventually(s.d.t, "another monitor that holds all", s.next)
 	s.beside.unharmed(1)
+}
+
+// succeed starts the next daemon. It dies as well, while it comes up or later,
+// when it comes to the second point.
+func (s *story) succeed() {
+	s.d.t.Helper()
+	if s.again != nil && !s.second {
+		s.arm(s.again(), 1)
+		s.second = true
+	}
+	s.d.launch()
+	if err := s.d.answers(); err != nil && s.fired() {
+		s.armed = ""
+		s.buryDaemon()
+		s.d.serve()
+	} else if err != nil {
+		s.d.showLog()
+		s.d.t.Fatal(err)
+	}
 }
 
 func (s *story) buryDaemon() {
