@@ -233,7 +233,7 @@ func (c *crashes) round() {
 	queues := make([][]crash, len(steps))
 	passes := 0
 	for _, x := range c.found {
-		if x.step != afterwards {
+		if !x.both() {
 			queues[x.step] = append(queues[x.step], x)
 			passes = max(passes, len(queues[x.step]))
 		}
@@ -254,15 +254,22 @@ func (c *crashes) round() {
 	}
 }
 
+// both tells whether daemon and monitor are dead at the same time: one of them
+// dies while it takes over from the other.
+func (x crash) both() bool {
+	return x.step == afterwards || steps[x.step].name == "restart" && strings.HasPrefix(x.point, "monitor.")
+}
+
 // replacements kills the monitor, and the daemon at each point on the way to
-// another monitor. That ends bystanders, so there are new ones each time.
+// another monitor, or the daemon, and the monitor while the next one comes up.
+// That ends bystanders, so there are new ones each time.
 func (c *crashes) replacements() {
 	c.t.Helper()
 	c.leaveBeside(true)
 	check := c.unchangedBeside()
 	for range *crashRounds {
 		for _, x := range c.found {
-			if x.step != afterwards {
+			if !x.both() {
 				continue
 			}
 			c.beside = c.d.startBeside()
@@ -330,15 +337,17 @@ func (c *crashes) killMonitor() {
 	c.monitors++
 }
 
-// replace kills the monitor, and the daemon while it hands over what it has.
+// replace kills one of the two, and the other while it hands over what it has.
 // What it has not handed over by then nobody has.
 func (c *crashes) replace(x crash) {
 	c.t.Helper()
 	n := 1 + c.turns[x]%x.times
 	c.turns[x]++
 	c.begin(x.point, n)
-	c.at = fmt.Sprintf("replacement of the monitor, point %q, time %d", x.point, n)
-	if err := syscall.Kill(c.old, syscall.SIGKILL); err != nil {
+	c.at = fmt.Sprintf("replacement, point %q, time %d", x.point, n)
+	if x.step != afterwards {
+		c.d.restart()
+	} else if err := syscall.Kill(c.old, syscall.SIGKILL); err != nil {
 		c.t.Fatal(err)
 	}
 	c.monitors++
@@ -349,15 +358,18 @@ func (c *crashes) replace(x crash) {
 	}
 	c.armed = ""
 	c.kills[x.point]++
-	if strings.HasPrefix(x.point, "monitor.") { // the new one, and there is a third
+	switch {
+	case x.step != afterwards:
+	case strings.HasPrefix(x.point, "monitor."): // the new one, and there is a third
 		c.monitors++
 		eventually(c.t, "a monitor that holds all", c.next)
 		c.beside.unharmed(2)
 		c.leaveBeside(true)
 		return
+	default:
+		c.buryDaemon()
+		c.d.serve()
 	}
-	c.buryDaemon()
-	c.d.serve()
 	lost := c.beside.accounted()
 	if lost && x.point == "replace.handed-over" {
 		c.t.Errorf("bystanders were lost although the monitor had all")
