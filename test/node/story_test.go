@@ -49,7 +49,6 @@ var steps = []struct {
 	{"run a pod that is refused", (*story).runRefused},
 	{"run pod", (*story).runPod},
 	{"update pod", (*story).updatePod},
-	{"change the pod CIDR", (*story).changeCIDR},
 	{"create", func(s *story) error { return s.create("worker") }},
 	{"start", func(s *story) error { return s.start("worker") }},
 	{"exec", (*story).exec},
@@ -240,21 +239,6 @@ var programs = map[string][]string{
 	"worker": {crashImage, "sh", "-c", "trap 'exit 7' TERM; sleep 1000 & wait"},
 	"late":   {crashImage, "sh", "-c", "exit 42"},
 	"last":   {shell, "sleep", "1000"},
-}
-
-// changeCIDR gives new pods other addresses, twice, so that there is always a
-// change.
-func (s *story) changeCIDR() error {
-	for _, cidr := range []string{"10.77.0.0/16", "10.78.0.0/16"} {
-		err := s.call(func(ctx context.Context) error {
-			_, err := s.d.UpdateRuntimeConfig(ctx, &criapi.UpdateRuntimeConfigRequest{RuntimeConfig: &criapi.RuntimeConfig{NetworkConfig: &criapi.NetworkConfig{PodCidr: cidr}}})
-			return err
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func (s *story) create(name string) error {
