@@ -110,6 +110,7 @@ func (c *Container) startNow(ctx context.Context, op *operation, start func(cont
 	}
 	c.mu.Unlock()
 	if err != nil {
+		err = asInput(err, c.config, "")
 		// The answer may have been lost on the way, and the program run.
 		c.finish(couldNotStart(err))
 		c.tell() // an end that was known before

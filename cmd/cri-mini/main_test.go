@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -83,22 +84,33 @@ func TestConfigShowsWhatIsInEffect(t *testing.T) {
 }
 
 // A value in the configuration file must not change what another command's
-// flag of the same name means.
+// flag of the same name means. A command that takes the whole configuration
+// means the same by it.
 func TestNoFlagBesidesThoseOfServeIsNamedLikeAKey(t *testing.T) {
-	keys := map[string]bool{}
-	for _, typ := range []reflect.Type{reflect.TypeFor[config.Config](), reflect.TypeFor[config.Endpoint]()} {
-		for field := range typ.Fields() {
-			keys[field.Tag.Get("toml")] = true
-		}
+	keys, own := map[string]bool{}, map[string]bool{}
+	for field := range reflect.TypeFor[config.Endpoint]().Fields() {
+		keys[field.Tag.Get("toml")] = true
+	}
+	for field := range reflect.TypeFor[config.Config]().Fields() {
+		keys[field.Tag.Get("toml")], own[field.Tag.Get("toml")] = true, true
 	}
 	parser, err := kong.New(&commandLine{}, kong.Vars{"configFile": ""})
 	if err != nil {
 		t.Fatal(err)
 	}
+	whole := []string{"serve", "config", "doctor", "gc"}
 	for _, node := range parser.Model.Children {
+		named := map[string]bool{}
 		for _, flag := range node.Flags {
-			if keys[flag.Name] && node.Name != "serve" && node.Name != "config" {
-				t.Errorf("%s --%s is named like a key of the configuration", node.Name, flag.Name)
+			named[flag.Name] = true
+		}
+		takesAll := slices.Contains(whole, node.Name)
+		for key := range keys {
+			if !takesAll && named[key] {
+				t.Errorf("%s --%s is named like a key of the configuration", node.Name, key)
+			}
+			if takesAll && own[key] && !named[key] {
+				t.Errorf("%s does not take --%s", node.Name, key)
 			}
 		}
 	}

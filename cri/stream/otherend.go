@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"net"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,7 +25,19 @@ func othersEnd(ours, theirs net.Addr) bool {
 		return false
 	}
 	state, err := socketState(there, here)
-	return err == nil && state != tcpEstablished && state != tcpCloseWait
+	return err == nil && slices.Contains(closing, state)
+}
+
+// closing are the states that only a socket has that was closed at its end. For
+// one that is not on this node the kernel may answer with whoever listens on
+// its port here, which tells nothing.
+var closing = []byte{
+	4,  // TCP_FIN_WAIT1
+	5,  // TCP_FIN_WAIT2
+	6,  // TCP_TIME_WAIT
+	7,  // TCP_CLOSE
+	9,  // TCP_LAST_ACK
+	11, // TCP_CLOSING
 }
 
 // socketState asks the kernel for the TCP state of a socket of this node

@@ -109,7 +109,7 @@ func (e *Executor) start(ctx context.Context, c *container, attach bool) (spec.S
 	crashpoint.Here("start.answered")
 	if err != nil {
 		// The answer may have been lost, and the program run.
-		return spec.Started{}, nil, errors.Join(err, p.group.Kill())
+		return spec.Started{}, nil, errors.Join(c.explain(err), p.group.Kill())
 	}
 	for name, f := range io.ours {
 		got[name] = f

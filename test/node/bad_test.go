@@ -191,6 +191,7 @@ func TestBadContainersAreRefused(t *testing.T) {
 		p.badContainer("bad reference", invalid, func(c *criapi.ContainerConfig) { c.Image.Image = "Registry.test/UPPER:1" }, `config.image.image "Registry.test/UPPER:1": `),
 		p.badContainer("no image", invalid, func(c *criapi.ContainerConfig) { c.Image = nil }, `config.image.image "": `),
 		p.badContainer("missing host path", invalid, mount(&criapi.Mount{ContainerPath: "/mnt", HostPath: files + "/none"}), `config.mounts[0].host_path "`+files+`/none": no such file or directory`),
+		p.badContainer("folder over a file", invalid, mount(&criapi.Mount{ContainerPath: "/etc/motd", HostPath: files}), `config.mounts[0].host_path "`+files+`": is a folder, and /etc/motd a file in the image`),
 		p.badContainer("relative host path", invalid, mount(&criapi.Mount{ContainerPath: "/mnt", HostPath: "etc"}), `config.mounts[0].host_path "etc": `),
 		p.badContainer("relative container path", invalid, mount(&criapi.Mount{ContainerPath: "mnt", HostPath: files}), `config.mounts[0].container_path "mnt": `),
 		p.badContainer("mount over the root", invalid, mount(&criapi.Mount{ContainerPath: "/..", HostPath: files}), `config.mounts[0].container_path "/..": `),
@@ -199,7 +200,7 @@ func TestBadContainersAreRefused(t *testing.T) {
 			mount(&criapi.Mount{ContainerPath: "/mnt", HostPath: files, Propagation: criapi.MountPropagation_PROPAGATION_BIDIRECTIONAL}), `config.mounts[0].propagation "PROPAGATION_BIDIRECTIONAL": host_path `+files+" is on the mount "),
 		p.badContainer("recursive read-only without read-only", invalid,
 			mount(&criapi.Mount{ContainerPath: "/mnt", HostPath: files, RecursiveReadOnly: true}), `config.mounts[0].recursive_read_only "true": `),
-		p.badContainer("file over a folder", codes.Unknown, mount(&criapi.Mount{ContainerPath: "/tmp", HostPath: files + "/file"}), "/tmp"),
+		p.badContainer("file over a folder", invalid, mount(&criapi.Mount{ContainerPath: "/tmp", HostPath: files + "/file"}), `config.mounts[0].host_path "`+files+`/file": is a file, and /tmp a folder in the image`),
 		p.badContainer("unknown image volume", codes.NotFound, mount(&criapi.Mount{ContainerPath: "/mnt", Readonly: true,
 			Image: &criapi.ImageSpec{Image: "registry.test/none:1"}}), `config.mounts[0].image.image "registry.test/none:1": not found`),
 		p.badContainer("missing device", invalid, func(c *criapi.ContainerConfig) {
