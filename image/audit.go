@@ -20,9 +20,12 @@ func (s *Store) StoredLayers() ([]audit.Thing, error) {
 	var list []audit.Thing
 	for _, f := range folders {
 		t := audit.Thing{Kind: "layer", Name: f.Path, Since: f.Made}
-		if s.needs(f.Layer) {
+		switch {
+		case f.Layer == "":
+			t.Foreign = "its name is not that of a layer"
+		case s.needs(f.Layer):
 			t.Owner = string(f.Layer)
-		} else if s.keepUnknown {
+		case s.keepUnknown:
 			t.Stays = "a damaged image record may mean it, see " + filepath.Join(s.recordDir(), "*"+badSuffix)
 		}
 		t.Remove = func(context.Context) error { return s.removeUnknown(f) }
@@ -36,7 +39,7 @@ func (s *Store) needs(d digest.Digest) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, coming := s.flights[d]
-	return d != "" && (coming || s.uses[d] > 0)
+	return coming || s.uses[d] > 0
 }
 
 // removeUnknown removes a layer unless it was pulled meanwhile.

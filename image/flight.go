@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"cri-mini/image/layer"
@@ -91,7 +92,7 @@ func (s *Store) land(d digest.Digest, f *flight, info layer.Info, err error) {
 	defer s.mu.Unlock()
 	delete(s.flights, d)
 	f.err = err
-	if err == nil {
+	if err == nil || errors.Is(err, layer.ErrNotDurable) { // it is there
 		s.addLayer(info)
 		if s.uses[d] == 0 {
 			s.removeLayer(d)

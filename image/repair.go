@@ -41,8 +41,8 @@ func (s *Store) fetchAnew(ctx context.Context, d digest.Digest, auth *Auth, repo
 	for _, name := range s.sources(d) {
 		info, err := s.fetchFrom(ctx, name, d, auth, report)
 		switch {
-		case err == nil:
-			return info, s.watchReplaced()
+		case err == nil || errors.Is(err, layer.ErrNotDurable): // the old one has been moved
+			return info, errors.Join(err, s.watchReplaced())
 		case ctx.Err() != nil:
 			return info, ctx.Err()
 		case failed == errNoSource:
@@ -97,7 +97,7 @@ func (s *Store) fetchFrom(ctx context.Context, name string, d digest.Digest, aut
 	}
 	defer s.discard(pending) // it does nothing once it has its place
 	if err := pending.Replace(ctx); err != nil {
-		return info, err
+		return pending.Info(), err
 	}
 	s.log.Info("a layer was fetched anew", "layer", d, "from", name)
 	return pending.Info(), nil

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -249,6 +250,80 @@ func TestRepairThatCannotBeLeavesWhatIsThere(t *testing.T) {
 	}
 	if err := f.Verify(t.Context(), []string{"no/such:1"}, VerifyOptions{}, nil); !errors.Is(err, ErrNotFound) {
 		t.Errorf("verify of an unknown image: %v", err)
+	}
+}
+
+// unsynced is a store on a disk that does not confirm what is replaced.
+type unsynced struct{ layer.Store }
+
+type unsyncedPending struct{ layer.Pending }
+
+func (s unsynced) Write(ctx context.Context, tar io.Reader) (layer.Pending, error) {
+	p, err := s.Store.Write(ctx, tar)
+	if err != nil {
+		return nil, err
+	}
+	return unsyncedPending{p}, nil
+}
+
+func (p unsyncedPending) Replace(ctx context.Context) error {
+	return errors.Join(p.Pending.Replace(ctx), layer.ErrNotDurable)
+}
+
+func TestLayerIsReplacedOnceAndGoesWithItsContainersAlsoWhenTheDiskDoesNotConfirmIt(t *testing.T) {
+	inBothForms(t, func(t *testing.T, form string) {
+		f := newFixtureIn(t, form, testregistry.Options{})
+		f.r.Push("app", "1", image(text("a", "content a")))
+		img := f.pull("app:1")
+		if err := f.Hold(img.ID, "container"); err != nil {
+			t.Fatal(err)
+		}
+		f.spoil(img.Layers[0], "a", "content a")
+		f.store = unsynced{f.store}
+		if v := f.verify(VerifyOptions{Repair: true})[img.Layers[0]]; v.Repaired || !errors.Is(v.Failed, layer.ErrNotDurable) {
+			t.Errorf("repair: %+v, want the failure %q", v, layer.ErrNotDurable)
+		}
+		if v := f.verify(VerifyOptions{})[img.Layers[0]]; !v.Whole() {
+			t.Errorf("after the repair: %+v", v)
+		}
+		if list, err := f.store.Replaced(); err != nil || len(list) != 1 || len(f.replaced) != 1 {
+			t.Errorf("replaced: %v, %v, watched %v; want one that is watched", list, err, f.replaced)
+		}
+		f.Release("container")
+		if list, err := f.store.Replaced(); err != nil || len(list) != 0 {
+			t.Errorf("replaced: %v, %v; want none when nobody uses it", list, err)
+		}
+	})
+}
+
+func TestWhatIsNoLayerStaysAmongTheLayers(t *testing.T) {
+	f := newFixture(t, testregistry.Options{})
+	dir := filepath.Join(f.root, "layers/layers")
+	leftover := filepath.Join(dir, "sha256-"+strings.Repeat("a", 64))
+	foreign := []string{filepath.Join(dir, "lost+found"), filepath.Join(dir, "sha256-notes")}
+	for _, name := range append(foreign, leftover) {
+		if err := os.Mkdir(name, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	things, err := f.StoredLayers()
+	if err != nil || len(things) != 3 {
+		t.Fatalf("listed: %+v, %v; want three", things, err)
+	}
+	for _, thing := range things {
+		if got, want := thing.Foreign != "", slices.Contains(foreign, thing.Name); got != want {
+			t.Errorf("%s is foreign: %v, want %v", thing.Name, got, want)
+		}
+	}
+	f.restart()
+	f.collect()
+	for _, name := range foreign {
+		if _, err := os.Stat(name); err != nil {
+			t.Errorf("a sweep took what is not ours: %v", err)
+		}
+	}
+	if _, err := os.Stat(leftover); err == nil {
+		t.Error("a layer that a power cut has taken is still there")
 	}
 }
 

@@ -14,6 +14,8 @@ import (
 	"cri-mini/runtime/executor"
 )
 
+const foreignAdvice = "if nobody needs it, remove it by hand"
+
 // auditAlone compares kernel and disk with the records on the disk, without a
 // daemon. Nothing is being made then, so one look is enough. It changes nothing.
 func auditAlone(c config.Config) (audit.Report, error) {
@@ -32,7 +34,7 @@ func auditAlone(c config.Config) (audit.Report, error) {
 		r.Add(t.Finding(audit.Leftover, "belongs to no record", "start the daemon: it removes it"))
 	}
 	for _, t := range foreign {
-		r.Add(t.Finding(audit.Foreign, t.Foreign, "if nobody needs it, remove it by hand"))
+		r.Add(t.Finding(audit.Foreign, t.Foreign, foreignAdvice))
 	}
 	layers, err := layersAlone(c)
 	r.Add(layers...)
@@ -82,7 +84,10 @@ func layersAlone(c config.Config) ([]audit.Finding, error) {
 	}
 	found := store.MissingLayers()
 	for _, t := range layers {
-		if t.Owner == "" {
+		switch {
+		case t.Foreign != "":
+			found = append(found, t.Finding(audit.Foreign, t.Foreign, foreignAdvice))
+		case t.Owner == "":
 			found = append(found, t.Finding(audit.Leftover, "belongs to no image", "start the daemon: it removes it"))
 		}
 	}

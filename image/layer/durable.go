@@ -64,7 +64,7 @@ func (s *store) sweepLost() error {
 	}
 	folders, err := os.ReadDir(s.path(layersDir))
 	for _, folder := range folders {
-		if s.lost(folder.Name()) {
+		if layerOf(folder.Name()) != "" && s.lost(folder.Name()) { // what is not ours is not lost
 			slog.Warn("layer was not on the disk before the power went", "layer", folder.Name())
 			err = errors.Join(err, s.setAside(s.path(layersDir, folder.Name())))
 		}

@@ -18,6 +18,15 @@ type Folder struct {
 	Made  time.Time
 }
 
+// layerOf is the opposite of folderName, empty for a name that we never give.
+func layerOf(folder string) digest.Digest {
+	id := digest.Digest(strings.Replace(folder, "-", ":", 1))
+	if id.Validate() != nil {
+		return ""
+	}
+	return id
+}
+
 // Folders lists what lies where complete layers are, also what cannot be used.
 func (s *store) Folders() ([]Folder, error) {
 	s.mu.Lock() // so that a layer is in the list and known, or neither
@@ -36,9 +45,7 @@ func (s *store) Folders() ([]Folder, error) {
 			return nil, err
 		}
 		f := Folder{Path: s.path(layersDir, e.Name()), Made: info.ModTime()}
-		if id := digest.Digest(strings.Replace(e.Name(), "-", ":", 1)); id.Validate() == nil {
-			f.Layer = id
-		}
+		f.Layer = layerOf(e.Name())
 		list = append(list, f)
 	}
 	return list, nil

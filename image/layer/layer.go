@@ -107,6 +107,7 @@ type Pending interface {
 	// Replace puts it in the place of the layer that the store has, in one
 	// step, when it is on stable storage and read again from there. At no
 	// moment, not even after a power cut, is there less than one of the two.
+	// After ErrNotDurable it has its place nevertheless.
 	Replace(ctx context.Context) error
 
 	// Discard removes it. After Commit or Replace it does nothing.

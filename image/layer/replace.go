@@ -12,6 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// ErrNotDurable says that a layer has taken its place, but a power cut may bring
+// the old one back.
+var ErrNotDurable = errors.New("the new layer has its place, but perhaps not yet on stable storage")
+
 // Replaced is a layer that had its place taken, and that containers started
 // before may still use.
 type Replaced struct {
@@ -27,14 +31,12 @@ func (p *pending) Replace(ctx context.Context) error {
 	}
 	err := p.prove(ctx)
 	if err == nil {
-		err = p.exchange()
+		err = p.takePlace()
 	}
 	if err != nil {
 		return fmt.Errorf("replace layer %s: %w", p.info.DiffID, err)
 	}
-	err = p.lock.Close()
-	p.lock = nil
-	return err
+	return nil
 }
 
 func (p *pending) prove(ctx context.Context) error {
@@ -50,6 +52,32 @@ func (p *pending) prove(ctx context.Context) error {
 		err = fmt.Errorf("the disk does not keep what is written: %s", differences[0])
 	}
 	return err
+}
+
+// takePlace opens first what has to be synced last: once the old layer has been
+// moved, nothing may fail for want of a descriptor.
+func (p *pending) takePlace() error {
+	layers, err := os.Open(p.store.path(layersDir))
+	if err != nil {
+		return err
+	}
+	defer layers.Close()
+	replaced, err := os.Open(p.store.path(replacedDir))
+	if err != nil {
+		return err
+	}
+	defer replaced.Close()
+	if err := p.exchange(); err != nil {
+		return err
+	}
+	// From here on p.path is the old layer, which containers may have mounted:
+	// there is nothing left to discard, whatever fails.
+	err = p.lock.Close()
+	p.lock = nil
+	if err = errors.Join(err, layers.Sync(), replaced.Sync()); err != nil {
+		return fmt.Errorf("%w: %w", ErrNotDurable, err)
+	}
+	return nil
 }
 
 // exchange puts the new layer where the old one is, and the old one where
@@ -75,7 +103,7 @@ func (p *pending) exchange() error {
 	}
 	s.noSync(id) // of the old one
 	s.layers[id] = p.info
-	return errors.Join(syncFile(s.path(layersDir)), syncFile(s.path(replacedDir)))
+	return nil
 }
 
 // Replaced lists the layers that Replace took the place of.

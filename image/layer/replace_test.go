@@ -117,6 +117,82 @@ func TestReplaceGivesNothingUpForALayerThatIsNotWhole(t *testing.T) {
 	})
 }
 
+// spoiledExchange has a layer mounted and its replacement fail by spoil, and
+// holds that the mounted one is whole after Discard.
+func spoiledExchange(t *testing.T, s Store, spoil func(*pending) error) (id digest.Digest, replaced []Replaced) {
+	t.Helper()
+	data := archive(t, file("d/unseen", "never looked at"))
+	id = write(t, s, data)
+	s.(*store).Wait() // nobody else opens anything
+	mounted := stack(t, lower(t, s, id))
+	p := pendingOf(t, s, data).(*pending)
+	if err := p.prove(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := spoil(p); err == nil {
+		t.Error("the replacement succeeded")
+	}
+	if err := p.Discard(); err != nil {
+		t.Error(err)
+	}
+	name := fmt.Sprintf("/proc/self/fd/%d/d/unseen", mounted)
+	if got, err := os.ReadFile(name); err != nil || string(got) != "never looked at" {
+		t.Errorf("what is mounted: %q, %v", got, err)
+	}
+	sameLines(t, verify(t, s, id), nil)
+	replaced, err := s.Replaced()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id, replaced
+}
+
+func TestReplaceWithoutDescriptorsTakesNothingFromContainers(t *testing.T) {
+	eachForm(t, func(t *testing.T, s Store) {
+		_, replaced := spoiledExchange(t, s, func(p *pending) error {
+			var before unix.Rlimit
+			if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
+				t.Fatal(err)
+			}
+			if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 3, Max: before.Max}); err != nil {
+				t.Fatal(err)
+			}
+			err := p.takePlace()
+			if back := unix.Setrlimit(unix.RLIMIT_NOFILE, &before); back != nil {
+				t.Fatal(back)
+			}
+			if !errors.Is(err, unix.EMFILE) || errors.Is(err, ErrNotDurable) {
+				t.Errorf("replace: %v, want %v", err, unix.EMFILE)
+			}
+			return err
+		})
+		if len(replaced) > 0 {
+			t.Errorf("replaced: %v, want none", replaced)
+		}
+		nothingLeft(t, s)
+	})
+}
+
+func TestReplacedLayerStaysWhenItsPlaceCannotBeSynced(t *testing.T) {
+	eachForm(t, func(t *testing.T, s Store) {
+		id, replaced := spoiledExchange(t, s, func(p *pending) error {
+			p.lock.Close() // its second Close fails, as a sync may
+			err := p.takePlace()
+			if !errors.Is(err, ErrNotDurable) {
+				t.Errorf("replace: %v, want %v", err, ErrNotDurable)
+			}
+			return err
+		})
+		if len(replaced) != 1 || replaced[0].DiffID != id {
+			t.Fatalf("replaced: %v, want one copy of %s", replaced, id)
+		}
+		if err := s.RemoveReplaced(replaced[0]); err != nil {
+			t.Fatal(err)
+		}
+		nothingLeft(t, s)
+	})
+}
+
 func TestErrorsOfTheDiskAreDamageAndOthersAreNot(t *testing.T) {
 	for err, want := range map[error]bool{
 		unix.EIO: true, unix.EUCLEAN: true, unix.EXDEV: true, unix.ENOENT: true,

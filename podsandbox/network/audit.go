@@ -191,7 +191,13 @@ func leaseThings(dir string) (list []audit.Thing, owners map[string]string, err 
 		if info, err := e.Info(); err == nil {
 			t.Since = info.ModTime()
 		}
+		if !audit.IsID(id) {
+			t.Owner, t.Foreign = "", "its name is no id of a pod"
+		}
 		list = append(list, t)
+		if t.Foreign != "" {
+			continue
+		}
 		var r record
 		if data, err := os.ReadFile(t.Name); err == nil && json.Unmarshal(data, &r) == nil {
 			for _, p := range translations(r.Ports, r.Addresses) {

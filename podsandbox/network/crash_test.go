@@ -37,7 +37,7 @@ func TestCollectCleansAfterEachStep(t *testing.T) {
 			must(t, os.WriteFile(w.net.records.path(p.ID)+".new-1", []byte("{"), 0o600))
 		}},
 		{"record is damaged", func(w *world, p Pod) {
-			must(t, os.WriteFile(w.net.records.path(p.ID), nil, 0o600))
+			must(t, os.WriteFile(w.net.records.path(strings.Repeat("a", 64)), nil, 0o600))
 		}},
 		{"record is written", func(w *world, p Pod) { lease(w, p) }},
 		{"veth pair is made", func(w *world, p Pod) {

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"cri-mini/internal/atomicfile"
+	"cri-mini/internal/audit"
 	"cri-mini/podsandbox/network/internal/cni"
 )
 
@@ -95,8 +96,9 @@ func (r records) remove(id string) error {
 	return nil
 }
 
-// load reads all records. One that cannot be read is dropped: a power cut may
-// leave it empty, and what it stood for is gone with the kernel.
+// load reads all records. A damaged one is dropped: a power cut may leave it
+// empty, and what it stood for is gone with the kernel. A file whose name is no
+// id was put there by somebody else.
 func (r records) load(log *slog.Logger) ([]record, error) {
 	entries, err := os.ReadDir(r.dir)
 	if err != nil {
@@ -108,31 +110,43 @@ func (r records) load(log *slog.Logger) ([]record, error) {
 		if !ok {
 			continue
 		}
-		data, err := os.ReadFile(r.path(id))
-		if err != nil {
+		rec, err := r.read(id)
+		switch {
+		case err == nil:
+			all = append(all, rec)
+		case !audit.IsID(id):
+			log.Warn("leave a file alone that is no record of a pod", "file", r.path(id), "err", err)
+		case errors.As(err, new(*fs.PathError)): // it may be whole
 			return nil, err
-		}
-		var rec record
-		if err := json.Unmarshal(data, &rec); err != nil || !rec.usable(id) {
+		default:
 			log.Warn("drop damaged record of a pod", "file", r.path(id), "err", err)
 			if err := r.remove(id); err != nil {
 				return nil, err
 			}
-			continue
 		}
-		all = append(all, rec)
 	}
 	return all, nil
 }
 
-func (r *record) usable(id string) bool {
-	switch r.Form {
-	case formBuiltin:
-		return r.ID == id && len(r.Addresses) > 0
-	case formCNI:
-		return r.ID == id && r.CNI != nil
+func (r records) read(id string) (rec record, err error) {
+	data, err := os.ReadFile(r.path(id))
+	if err != nil {
+		return rec, err
 	}
-	return false
+	if err := json.Unmarshal(data, &rec); err != nil {
+		return rec, err
+	}
+	return rec, rec.check(id)
+}
+
+func (r *record) check(id string) error {
+	switch {
+	case r.ID != id:
+		return fmt.Errorf("it is of pod %.80q", r.ID)
+	case r.Form == formBuiltin && len(r.Addresses) > 0, r.Form == formCNI && r.CNI != nil:
+		return nil
+	}
+	return fmt.Errorf("form %.80q without what belongs to it", r.Form)
 }
 
 func (r records) close() error { return os.RemoveAll(r.dir) }
