@@ -142,11 +142,9 @@ func (l *life) restart(file string) {
 		}
 	}
 	o := l.options()
-	var err error
-	if o.History, err = history.Open(file, o.Logger); err != nil {
-		l.t.Fatal(err)
-	}
+	o.History = history.Open(file, o.Logger)
 	l.t.Cleanup(func() { o.History.Close() })
+	var err error
 	if l.pods, err = Open(context.Background(), o); err != nil {
 		l.t.Fatal(err)
 	}

@@ -225,10 +225,9 @@ func networkOptions(c config.Config) (network.Options, error) {
 }
 
 // openHistory goes on with what earlier daemons of this boot have seen.
-func (d *daemon) openHistory(context.Context) (err error) {
-	if d.history, err = history.Open(d.historyFile(), d.log); err != nil {
-		return err
-	}
+// That it cannot be read or written keeps no daemon from starting.
+func (d *daemon) openHistory(context.Context) error {
+	d.history = history.Open(d.historyFile(), d.log)
 	d.opened.Add(d.history.Close)
 	return nil
 }

@@ -23,8 +23,9 @@ import (
 // a reboot there is nothing to explain.
 type file struct {
 	path string
-	f    *os.File
+	f    *os.File // nil: none could be made yet
 	size int64
+	base int64 // the size when it was written anew
 
 	mu  sync.Mutex // held by the one who writes
 	bad bool       // the last write did not succeed, and was reported
@@ -38,34 +39,36 @@ const (
 	// together is how long changes wait for others, so that a call that is done
 	// sooner is one line. It is also what a kill can lose.
 	together = 50 * time.Millisecond
-	// largest is when the file is written anew.
+	// largest is what the file reaches before it is written anew.
 	largest = 4 << 20
+	// patience is how long the next try to write everything waits.
+	patience = time.Second
 )
 
 type header struct{ Version int }
 
-// Open continues the history in a file, and begins it where there is none.
-func Open(path string, log *slog.Logger) (*History, error) {
+// Open continues the history in a file, and begins it where there is none. A
+// file that cannot be read or written is no reason to stop anybody: then the
+// history is in memory, and the file is tried again with the next change.
+func Open(path string, log *slog.Logger) *History {
 	h := New()
 	h.log = log
 	if err := atomicfile.Sweep(filepath.Dir(path)); err != nil {
-		return nil, fmt.Errorf("history: %w", err)
+		log.Warn("leftovers of the history not removed", "file", path, "err", err)
 	}
 	entries, err := Read(path)
 	if err != nil {
-		return nil, err
+		log.Warn("history begins anew", "file", path, "err", err)
 	}
 	for _, e := range entries {
 		h.number = max(h.number, e.Number)
-		h.addLocked(e)
+		h.keepLocked(e) // as it is: what is counted is counted
 	}
-	clear(h.unsaved)
+	h.boundLocked()
 	h.file = &file{path: path, wake: make(chan struct{}, 1), closing: make(chan struct{}), closed: make(chan struct{})}
-	if err := h.rewrite(); err != nil {
-		return nil, err
-	}
+	h.write()
 	go h.save()
-	return h, nil
+	return h
 }
 
 // Read gives what a daemon has written. What was at work then is cut off.
@@ -88,8 +91,11 @@ func Read(path string) ([]Entry, error) {
 		if json.Unmarshal(line, &e) != nil || e.Number == 0 {
 			continue // cut off by a kill
 		}
-		delete(found, e.Replaces)
-		e.Replaces, e.Doing = 0, ""
+		if e.Gone {
+			delete(found, e.Number)
+			continue
+		}
+		e.Doing = ""
 		e.CutOff = e.Ended.IsZero()
 		found[e.Number] = e
 	}
@@ -113,8 +119,15 @@ func (h *History) changedLocked(number uint64, ended *Entry) {
 	}
 }
 
+// goneLocked takes an entry out of the file, also where only its beginning is
+// in it.
+func (h *History) goneLocked(number uint64) {
+	h.changedLocked(number, &Entry{Number: number, Gone: true})
+}
+
 func (h *History) save() {
 	defer close(h.file.closed)
+	wait := together
 	for {
 		select {
 		case <-h.file.wake:
@@ -123,10 +136,13 @@ func (h *History) save() {
 			return
 		}
 		select {
-		case <-time.After(together):
+		case <-time.After(wait):
 		case <-h.file.closing:
 		}
-		h.write()
+		wait = together
+		if h.write() != nil {
+			wait = patience
+		}
 	}
 }
 
@@ -145,7 +161,7 @@ func (h *History) write() error {
 
 // append writes what has changed.
 func (h *History) append() error {
-	if h.file.bad || h.file.size > largest {
+	if h.file.f == nil || h.file.bad || h.file.size > max(largest, 2*h.file.base) {
 		return h.rewrite()
 	}
 	text, err := h.takeUnsaved()
@@ -164,6 +180,7 @@ func (h *History) takeUnsaved() ([]byte, error) {
 		if ended != nil {
 			list = append(list, *ended)
 		} else if d := h.working[n]; d != nil {
+			d.written = true
 			list = append(list, d.snapshotLocked())
 		}
 	}
@@ -180,6 +197,7 @@ func (h *History) rewrite() error {
 		list = append(list, p.entries...)
 	}
 	for _, d := range h.working {
+		d.written = true
 		list = append(list, d.snapshotLocked())
 	}
 	clear(h.unsaved)
@@ -203,7 +221,7 @@ func (h *History) rewrite() error {
 	if h.file.f != nil {
 		h.file.f.Close()
 	}
-	h.file.f, h.file.size = f, int64(len(text))
+	h.file.f, h.file.size, h.file.base = f, int64(len(text)), int64(len(text))
 	return nil
 }
 
@@ -224,7 +242,9 @@ func (h *History) Close() (err error) {
 		h.file.once.Do(func() {
 			close(h.file.closing)
 			<-h.file.closed
-			err = h.file.f.Close()
+			if h.file.f != nil {
+				err = h.file.f.Close()
+			}
 		})
 	}
 	return err

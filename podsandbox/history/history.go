@@ -18,15 +18,17 @@ import (
 	"sync"
 	"syscall"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 )
 
 // Bounds of what is remembered: entries of one pod with its containers, of all
-// pods, and bytes of one text.
+// pods, bytes of all of them in the file, and bytes of one text.
 const (
 	mostOfPod = 64
 	most      = 4096
+	mostBytes = 2 << 20
 	longest   = 2048
 )
 
@@ -72,7 +74,7 @@ type Entry struct {
 	Errno  string  `json:",omitempty"` // the kernel's name of the cause
 	Exit   *Exit   `json:",omitempty"` // how a container ended
 
-	Replaces uint64 `json:",omitempty"` // in the file: the entry that this one counts, too
+	Gone bool `json:",omitempty"` // in the file: forget this number, another entry counts it or it was nothing
 }
 
 // Stage is a part of an entry.
@@ -97,6 +99,7 @@ type History struct {
 	number  uint64
 	pods    map[pod]*past
 	entries int              // of all pods
+	bytes   int              // of these, about
 	working map[uint64]*Deed // by number
 	// unsaved are what the file does not have as they are; nil is one at work.
 	unsaved map[uint64]*Entry
@@ -121,8 +124,9 @@ type Deed struct {
 	doing func() string
 
 	// Guarded by h.mu.
-	entry Entry
-	since time.Time // of the last stage
+	entry   Entry
+	since   time.Time // of the last stage
+	written bool      // the file has it, as it was then
 }
 
 // Begin notes that something is being done. Doing, which may be nil, says what is
@@ -210,6 +214,9 @@ func (d *Deed) Forget() {
 	defer d.h.mu.Unlock()
 	delete(d.h.working, d.entry.Number)
 	delete(d.h.unsaved, d.entry.Number)
+	if d.written {
+		d.h.goneLocked(d.entry.Number)
+	}
 }
 
 // Note adds what happened at one moment.
@@ -224,30 +231,70 @@ func (h *History) Note(ctx context.Context, about Subject, what string, at time.
 }
 
 func (h *History) addLocked(e Entry) {
+	if p := h.pods[e.pod()]; p != nil && p.entries[len(p.entries)-1].repeatedBy(e) {
+		last := &p.entries[len(p.entries)-1]
+		e.Times, e.First = max(last.Times, 1)+1, last.First
+		if e.First.IsZero() {
+			e.First = last.Began
+		}
+		h.goneLocked(last.Number)
+		h.bytes += e.size() - last.size()
+		*last, p.changed = e, time.Now()
+	} else {
+		h.keepLocked(e)
+	}
+	h.changedLocked(e.Number, &e)
+	h.boundLocked()
+}
+
+// keepLocked makes an entry the latest of its pod.
+func (h *History) keepLocked(e Entry) {
 	p := h.pods[e.pod()]
 	if p == nil {
 		p = &past{}
 		h.pods[e.pod()] = p
 	}
 	p.changed = time.Now()
-	if n := len(p.entries); n > 0 && p.entries[n-1].repeatedBy(e) {
-		last := p.entries[n-1]
-		e.Times, e.First, e.Replaces = max(last.Times, 1)+1, last.First, last.Number
-		if e.First.IsZero() {
-			e.First = last.Began
-		}
-		p.entries[n-1] = e
-		delete(h.unsaved, last.Number)
-	} else {
-		p.entries = append(p.entries, e)
-		h.entries++
-	}
+	p.entries = append(p.entries, e)
+	h.entries++
+	h.bytes += e.size()
 	if len(p.entries) > mostOfPod {
-		p.entries = slices.Delete(p.entries, 0, len(p.entries)-mostOfPod)
 		h.entries--
+		h.bytes -= p.entries[0].size()
+		p.entries = slices.Delete(p.entries, 0, 1)
 	}
-	h.changedLocked(e.Number, &e)
-	h.boundLocked()
+}
+
+// size is about what an entry takes in the file, rather too much than too little.
+func (e *Entry) size() int {
+	n := 384 // names of fields, times and numbers
+	for _, text := range []string{e.Namespace, e.Pod, e.UID, e.PodID, e.Container, e.ContainerID, e.What, e.By, e.Error, e.Errno} {
+		n += encoded(text)
+	}
+	for _, s := range e.Stages {
+		n += 64 + encoded(s.Name) + encoded(s.For)
+	}
+	if e.Exit != nil {
+		n += 64 + encoded(e.Exit.Reason) + encoded(e.Exit.Message)
+	}
+	return n
+}
+
+// encoded counts what JSON may write as \u00xx with its six bytes.
+func encoded(text string) (n int) {
+	for _, r := range text {
+		switch r {
+		case '"', '\\', '<', '>', '&', '\u2028', '\u2029', utf8.RuneError:
+			n += 6
+		default:
+			if r < ' ' {
+				n += 6
+			} else {
+				n += utf8.RuneLen(r)
+			}
+		}
+	}
+	return n
 }
 
 // repeatedBy says that another entry tells nothing new.
@@ -257,7 +304,7 @@ func (e Entry) repeatedBy(next Entry) bool {
 
 // boundLocked forgets the pods that nothing happened to for the longest time.
 func (h *History) boundLocked() {
-	if h.entries <= most {
+	if h.entries <= most && h.bytes <= mostBytes {
 		return
 	}
 	order := make([]pod, 0, len(h.pods))
@@ -266,10 +313,13 @@ func (h *History) boundLocked() {
 	}
 	slices.SortFunc(order, func(a, b pod) int { return h.pods[a].changed.Compare(h.pods[b].changed) })
 	for _, name := range order {
-		if h.entries <= most*9/10 {
+		if h.entries <= most*9/10 && h.bytes <= mostBytes*9/10 {
 			return
 		}
-		h.entries -= len(h.pods[name].entries)
+		for _, e := range h.pods[name].entries {
+			h.entries--
+			h.bytes -= e.size()
+		}
 		delete(h.pods, name)
 	}
 }
