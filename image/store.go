@@ -121,6 +121,9 @@ func Open(root string, o Options) (*Store, error) {
 	return s, nil
 }
 
+// ErrInUse is a folder that another store has open.
+var ErrInUse = errors.New("in use by another process")
+
 // lockFolder keeps a second process away: what one knows, the other would
 // change behind its back. The lock ends with the process.
 func lockFolder(root string) (*os.File, error) {
@@ -131,7 +134,7 @@ func lockFolder(root string) (*os.File, error) {
 	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		dir.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("%s is in use by another process", root)
+			return nil, fmt.Errorf("%s is %w", root, ErrInUse)
 		}
 		return nil, fmt.Errorf("lock %s: %w", root, err)
 	}

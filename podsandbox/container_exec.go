@@ -49,7 +49,7 @@ func (c *Container) ExecSync(ctx context.Context, argv []string, timeout time.Du
 	wait := ctx
 	if timeout > 0 {
 		var cancel context.CancelFunc
-		wait, cancel = context.WithTimeoutCause(ctx, timeout, ErrTimeout)
+		wait, cancel = context.WithTimeoutCause(ctx, timeout, fmt.Errorf("%w after %s", ErrTimeout, timeout))
 		defer cancel()
 	}
 	execution, err := c.Exec(wait, argv, false, ExecIO{Stdout: true, Stderr: true})

@@ -70,6 +70,9 @@ func TestExecSyncKillsAtTheTimeout(t *testing.T) {
 		if took := time.Since(began); !errors.Is(err, ErrTimeout) || took != 2*time.Second {
 			t.Errorf("after %s: %v; want ErrTimeout after 2s", took, err)
 		}
+		if !strings.Contains(err.Error(), "timed out after 2s") {
+			t.Errorf("%v does not say after how long", err)
+		}
 		select {
 		case <-program.killed:
 		default:

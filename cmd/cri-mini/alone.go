@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"time"
@@ -74,6 +76,9 @@ func layersAlone(c config.Config) ([]audit.Finding, error) {
 		return nil, nil // there never was an image
 	}
 	store, err := image.Open(dir, image.Options{RegistryConfigDir: c.RegistryConfigDir, LayerForm: c.LayerForm})
+	if errors.Is(err, image.ErrInUse) {
+		return nil, fmt.Errorf("%w: a daemon uses this root: give its --listen", err)
+	}
 	if err != nil {
 		return nil, err
 	}

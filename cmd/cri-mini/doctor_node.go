@@ -41,9 +41,28 @@ func kernelChecks(c config.Config) []check {
 		if name == "seccomp" && !strings.Contains(probed[name], "errno") {
 			one.wrong("the kernel has no seccomp filters: containers with a profile do not start", "use a kernel with CONFIG_SECCOMP_FILTER")
 		}
+		if name == "kernel" {
+			one.release()
+		}
 		list = append(list, one)
 	}
 	return list
+}
+
+// release judges the kernel by its number: what it lacks would show only at the
+// first container. One that cannot be read is not judged.
+func (c *check) release() {
+	var major, minor int
+	if n, _ := fmt.Sscanf(c.Value, "%d.%d", &major, &minor); n < 2 {
+		return
+	}
+	older := func(than int) bool { return major < 6 || major == 6 && minor < than }
+	switch {
+	case older(15):
+		c.wrong("no container starts: the kernel cannot clone detached mounts (Linux 6.15)", "use Linux 6.17 or later")
+	case older(17):
+		c.notice("pods whose containers share a PID namespace do not start: the kernel has no procfs of another PID namespace (Linux 6.17)", "use Linux 6.17 or later")
+	}
 }
 
 // existing is the nearest folder above that is there.
@@ -69,7 +88,7 @@ func controllers() check {
 	have := root.Controllers()
 	const do = "boot without cgroup v1 (systemd.unified_cgroup_hierarchy=1), or enable them"
 	if list := without(have, "cpu", "memory", "pids"); list != "" {
-		one.wrong("controllers are missing: "+list+". A container with such a limit is refused, and nothing is measured", do)
+		one.wrong("controllers are missing: "+list+". A container with such a limit is refused, and its memory is not measured", do)
 	}
 	if list := without(have, "cpuset", "io", "hugetlb"); list != "" {
 		one.notice("controllers are missing: "+list, do)

@@ -42,3 +42,20 @@ func TestDoctorSaysWhatWhereSinceWhenAndWhatToDo(t *testing.T) {
 		t.Error("what is bad is good, or the other way round")
 	}
 }
+
+func TestKernelThatIsTooOldIsFound(t *testing.T) {
+	for value, want := range map[string]string{
+		"5.19.0": audit.Wrong, "6.14.11-amd64": audit.Wrong, "6.15.0-rc1": audit.Notice, "6.16.9": audit.Notice,
+		"6.17.0": "", "6.18": "", "7.3.0": "", "unknown": "",
+	} {
+		one := check{Name: "kernel", Value: value}
+		one.release()
+		got := ""
+		for _, f := range one.Findings {
+			got += f.About
+		}
+		if got != want {
+			t.Errorf("Linux %s: %q, want %q", value, got, want)
+		}
+	}
+}

@@ -65,7 +65,11 @@ func printFindings(out io.Writer, list []audit.Finding) error {
 		if !f.Since.IsZero() {
 			more = append(more, "since "+f.Since.Local().Format(time.DateTime))
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", f.About, f.Kind, f.Name, strings.Join(more, ", "))
+		heading := f.About + "\t" + f.Kind + "\t" + f.Name
+		if len(more) > 0 { // a last cell that is empty would leave spaces at the end
+			heading += "\t" + strings.Join(more, ", ")
+		}
+		fmt.Fprintln(table, heading)
 		if f.Why != "" {
 			fmt.Fprintf(table, "\t  %s\n", f.Why)
 		}

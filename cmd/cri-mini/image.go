@@ -45,6 +45,9 @@ func (c *imageVerifyCmd) Run(ctx context.Context, e *config.Endpoint, out io.Wri
 		err = printJSON(out, layers)
 	} else {
 		_, err = fmt.Fprintln(out, sum)
+		if err == nil && !c.Repair && sum.whole+sum.unknown < sum.layers {
+			_, err = fmt.Fprintln(out, "--repair fetches what is damaged anew")
+		}
 	}
 	if err == nil && sum.whole < sum.layers {
 		return exitCode(1)
@@ -103,7 +106,11 @@ func (s *verifySum) add(l admin.VerifiedLayer) {
 }
 
 func (s verifySum) String() string {
-	text := fmt.Sprintf("%d layers: %d whole", s.layers, s.whole)
+	layers := "layers"
+	if s.layers == 1 {
+		layers = "layer"
+	}
+	text := fmt.Sprintf("%d %s: %d whole", s.layers, layers, s.whole)
 	if s.repaired > 0 {
 		text += fmt.Sprintf(" (%d repaired)", s.repaired)
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -83,7 +84,7 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "cri-mini:", err)
 		return 1
 	}
-	command, err := parser.Parse(args)
+	command, err := parser.Parse(helpWanted(args))
 	if file.err != nil {
 		err = file.err // kong would name a flag that has nothing to do with it
 	}
@@ -102,6 +103,14 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "cri-mini: %s\n", hint)
 	}
 	return failure(err, command)
+}
+
+// helpWanted lets "help" and "help VERB" ask for what --help gives.
+func helpWanted(args []string) []string {
+	if len(args) == 0 || args[0] != "help" {
+		return args
+	}
+	return append(slices.Clone(args[1:]), "--help")
 }
 
 // failure is the exit code of an error. For run it must not look like one of

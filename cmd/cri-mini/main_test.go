@@ -120,3 +120,16 @@ func TestNoFlagBesidesThoseOfServeIsNamedLikeAKey(t *testing.T) {
 		}
 	}
 }
+
+func TestHelpIsAlsoAWord(t *testing.T) {
+	for _, c := range []struct{ args, want []string }{
+		{[]string{"help"}, []string{"--help"}},
+		{[]string{"help", "run"}, []string{"run", "--help"}},
+		{[]string{"logs", "help"}, []string{"logs", "help"}},
+		{nil, nil},
+	} {
+		if got := helpWanted(c.args); !slices.Equal(got, c.want) {
+			t.Errorf("%q becomes %q, want %q", c.args, got, c.want)
+		}
+	}
+}

@@ -77,6 +77,9 @@ func TestVerifySaysWhatIsWrongAndNothingElse(t *testing.T) {
 	if got, want := sum.String(), "4 layers: 2 whole (1 repaired), 1 damaged, 1 not verifiable"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
+	if got, want := (verifySum{layers: 1, whole: 1}).String(), "1 layer: 1 whole"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
 }
 
 func TestPsLine(t *testing.T) {

@@ -38,7 +38,7 @@ func (v *View) Print(out io.Writer) error {
 	for _, f := range v.Cgroup.Files {
 		fmt.Fprintf(t, "  %s\t%s\n", f.Name, strings.ReplaceAll(f.Value, "\n", "; "))
 	}
-	fmt.Fprintln(t, "mounts\t")
+	fmt.Fprintln(t, "mounts")
 	for _, m := range v.Mounts {
 		source := m.Source
 		if m.Root != "/" {

@@ -4,6 +4,7 @@
 package signalname
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -128,7 +129,7 @@ func FromCRI(enum string) (syscall.Signal, error) {
 	}
 	name, ok := strings.CutPrefix(enum, criPrefix+"SIG")
 	if !ok {
-		return 0, fmt.Errorf("signal %q: not a value of the CRI", enum)
+		return 0, errors.New("not a value of the CRI") // the caller names it
 	}
 	return Parse(fromCRI.Replace(name))
 }

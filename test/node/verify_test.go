@@ -74,7 +74,7 @@ func TestImageVerifyFindsDamageAndRepairsItUnderARunningContainer(t *testing.T) 
 			}
 			layer := d.spoilLayer(text)
 			out, err := d.run("image", "verify", name)
-			if exitCode(err) != 1 || !strings.HasPrefix(out, "layer "+layer+" of "+name+"\n  data: content differs\n") || !strings.HasSuffix(out, "2 layers: 1 whole, 1 damaged\n") {
+			if exitCode(err) != 1 || !strings.HasPrefix(out, "layer "+layer+" of "+name+"\n  data: content differs\n") || !strings.HasSuffix(out, "2 layers: 1 whole, 1 damaged\n--repair fetches what is damaged anew\n") {
 				t.Errorf("verify of a damaged image: %v\n%s", err, out)
 			}
 			asked := registry(t).Count(pushed.Layers[0].String())
