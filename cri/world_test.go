@@ -150,7 +150,7 @@ func (k *kernel) CreateSandbox(_ context.Context, s spec.Sandbox) (started podsa
 	}
 	return started, nil
 }
-func (k *kernel) SandboxNetNS(string) (*os.File, string, error) {
+func (k *kernel) SandboxNetNS(context.Context, string) (*os.File, string, error) {
 	f, err := os.Open("/proc/self/ns/net")
 	return f, "/proc/self/ns/net", err
 }

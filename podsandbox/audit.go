@@ -24,6 +24,10 @@ const (
 	// lookAgain is between the two looks in which a thing must be without a record:
 	// the kernel takes its time to end what was let go.
 	lookAgain = 2 * time.Second
+	// removalTime is for one leftover, whose process may never end.
+	removalTime = 30 * time.Second
+	// askTime is for questions to the monitor about all pods.
+	askTime = 30 * time.Second
 )
 
 // audits is what is kept between two audits.
@@ -87,7 +91,7 @@ func (p *Pods) Audit(ctx context.Context, remove, again bool) (audit.Report, err
 	if err != nil {
 		return report, err
 	}
-	report.Add(p.missing(before, things)...)
+	report.Add(p.missing(ctx, before, things)...)
 	leftovers, foreign := audit.Compare(things, known)
 	for _, t := range foreign {
 		report.Add(t.Finding(audit.Foreign, t.Foreign, "if nobody needs it, remove it by hand"))
@@ -100,6 +104,9 @@ func (p *Pods) Audit(ctx context.Context, remove, again bool) (audit.Report, err
 	p.forgetUnstuck(leftovers)
 	for _, t := range leftovers {
 		report.Add(p.judge(ctx, t, remove, again))
+		if ctx.Err() != nil {
+			return report, ctx.Err() // why the rest could not be removed would be wrong
+		}
 	}
 	report.Add(p.badRecords()...)
 	report.Sort()
@@ -142,10 +149,15 @@ func (p *Pods) judge(ctx context.Context, t audit.Thing, remove, again bool) aud
 	case !remove:
 		return t.Finding(audit.Leftover, why, "cri-mini gc")
 	}
-	err := mishap.Caught(p.log, "remove "+t.Key(), func() error { return t.Remove(ctx) })
+	limited, cancel := context.WithTimeout(ctx, removalTime)
+	defer cancel()
+	err := mishap.Caught(p.log, "remove "+t.Key(), func() error { return t.Remove(limited) })
 	if err == nil {
 		delete(p.audits.stuck, t.Key())
 		return t.Finding(audit.Removed, "belonged to no record", "")
+	}
+	if ctx.Err() != nil { // nobody waits any more; it says nothing of the thing
+		return t.Finding(audit.Leftover, why, "cri-mini gc")
 	}
 	p.audits.stuck[t.Key()] = stuck{err.Error(), time.Now()}
 	p.log.Warn("a leftover cannot be removed; it will not be tried again by itself", "kind", t.Kind, "name", t.Name, "owner", t.Owner, "err", err)
@@ -222,6 +234,13 @@ func writableThings(root string) ([]audit.Thing, error) {
 func mountThings(root string) ([]audit.Thing, error) {
 	var list []audit.Thing
 	for _, dir := range []string{filepath.Join(root, "containers"), filepath.Join(root, "pods")} {
+		dir, err := filepath.EvalSymlinks(dir) // the table has no links
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
 		points, err := audit.Mounts(dir)
 		if err != nil {
 			return nil, err
@@ -396,7 +415,7 @@ func (p *Pods) running() map[string]spec.Container {
 
 // missing tells what running containers and ready pods have lost. What was so
 // before the things were listed and is so after them cannot have been on its way.
-func (p *Pods) missing(before map[string]spec.Container, things []audit.Thing) []audit.Finding {
+func (p *Pods) missing(ctx context.Context, before map[string]spec.Container, things []audit.Thing) []audit.Finding {
 	has := map[string]bool{}
 	for _, t := range things {
 		has[t.Kind+" "+t.Owner] = true
@@ -415,8 +434,10 @@ func (p *Pods) missing(before map[string]spec.Container, things []audit.Thing) [
 				Why: "the container is said to run", Do: "stop the container; the kubelet makes it anew"})
 		}
 	}
+	limited, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
 	for _, s := range p.Sandboxes() {
-		file, _, err := p.opt.Executor.SandboxNetNS(s.ID)
+		file, _, err := p.opt.Executor.SandboxNetNS(limited, s.ID)
 		if file != nil {
 			file.Close()
 		}
@@ -424,6 +445,9 @@ func (p *Pods) missing(before map[string]spec.Container, things []audit.Thing) [
 			list = append(list, audit.Finding{About: audit.Missing, Kind: "namespaces", Owner: s.ID,
 				Why: "the pod is said to be ready", Do: "stop the pod; the kubelet makes it anew"})
 		}
+	}
+	if limited.Err() != nil {
+		p.log.Warn("audit: the monitor does not tell of all pods", "err", limited.Err())
 	}
 	if lost, err := p.opt.Network.LostConnections(); err == nil {
 		list = append(list, lost...)

@@ -18,7 +18,7 @@ type Executor interface {
 	// SandboxNetNS returns a descriptor of the pod's network namespace, which
 	// the caller closes, and a path that plugins can open. With HostNetwork
 	// both are empty. An unknown id is spec.ErrUnknown.
-	SandboxNetNS(id string) (*os.File, string, error)
+	SandboxNetNS(ctx context.Context, id string) (*os.File, string, error)
 	// RemoveSandbox lets the namespaces go and ends the reaping init.
 	// An unknown id is not an error.
 	RemoveSandbox(ctx context.Context, id string) error

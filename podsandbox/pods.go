@@ -148,7 +148,7 @@ func (p *Pods) NetNS(id string) (*os.File, error) {
 	if !s.ready() {
 		return nil, fmt.Errorf("pod %s: %w: it is stopped", s.ID, ErrFailedPrecondition)
 	}
-	file, _, err := p.opt.Executor.SandboxNetNS(s.ID)
+	file, _, err := p.opt.Executor.SandboxNetNS(p.ctx, s.ID)
 	if err != nil {
 		return nil, fmt.Errorf("pod %s: network namespace: %w", s.ID, err)
 	}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"time"
 
+	"cri-mini/internal/audit"
 	"cri-mini/internal/broken"
 	"cri-mini/internal/mishap"
 	"cri-mini/runtime/spec"
@@ -105,7 +106,7 @@ func (r *recovery) initGone(s *Sandbox) bool {
 // lost says that the namespaces of a pod are not there any more although the
 // node did not reboot: the monitor was lost.
 func (s *Sandbox) lost() bool {
-	file, _, err := s.pods.opt.Executor.SandboxNetNS(s.ID)
+	file, _, err := s.pods.opt.Executor.SandboxNetNS(context.Background(), s.ID)
 	if file != nil {
 		file.Close()
 	}
@@ -224,7 +225,9 @@ func (r *recovery) strays() {
 		r.p.log.Warn("cannot look for old writable layers", "err", err)
 	}
 	for _, e := range layers {
-		found[e.Name()] = true
+		if audit.IsID(e.Name()) { // else it is not ours
+			found[e.Name()] = true
+		}
 	}
 	for id := range found {
 		if r.claimed[id] {

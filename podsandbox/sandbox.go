@@ -114,7 +114,7 @@ func (s *Sandbox) netPod() (pod network.Pod, done func()) {
 			HostIP:        ip,
 		})
 	}
-	file, path, err := s.pods.opt.Executor.SandboxNetNS(s.ID)
+	file, path, err := s.pods.opt.Executor.SandboxNetNS(context.Background(), s.ID)
 	if err != nil || file == nil {
 		return pod, func() {}
 	}

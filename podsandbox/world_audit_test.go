@@ -2,8 +2,11 @@ package podsandbox
 
 import (
 	"context"
+	"fmt"
+	"os"
 
 	"cri-mini/internal/audit"
+	"cri-mini/runtime/spec"
 )
 
 // What the world tells an audit.
@@ -21,7 +24,7 @@ func (w *world) Things(context.Context, string) ([]audit.Thing, error) {
 	for id := range w.sandboxes {
 		list = append(list, w.thing("namespaces", id, func() { delete(w.sandboxes, id) }))
 	}
-	return list, w.fail["Things"]
+	return append(list, w.extra...), w.fail["Things"]
 }
 
 func (w *world) thing(kind, id string, remove func()) audit.Thing {
@@ -47,3 +50,23 @@ func (w *world) Connections() ([]audit.Thing, error) {
 func (w *world) LostConnections() ([]audit.Finding, error) { return nil, nil }
 func (w *world) StoredLayers() ([]audit.Thing, error)      { return nil, nil }
 func (w *world) MissingLayers() []audit.Finding            { return nil }
+
+// SandboxNetNS waits while the monitor does not answer.
+func (w *world) SandboxNetNS(ctx context.Context, id string) (*os.File, string, error) {
+	w.mu.Lock()
+	s, known := w.sandboxes[id]
+	mute := w.mute
+	w.mu.Unlock()
+	if mute {
+		<-ctx.Done()
+		return nil, "", ctx.Err()
+	}
+	if !known {
+		return nil, "", fmt.Errorf("sandbox %s: %w", id, spec.ErrUnknown)
+	}
+	if s.HostNetwork {
+		return nil, "", nil
+	}
+	f, err := os.Open("/proc/self/ns/net")
+	return f, "/proc/self/ns/net", err
+}

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cri-mini/image"
+	"cri-mini/internal/audit"
 	"cri-mini/podsandbox/network"
 	"cri-mini/runtime/spec"
 )
@@ -52,6 +53,8 @@ type world struct {
 	fail     map[string]error          // by call
 	block    map[string]chan struct{}  // by call; closed to let it go on
 	around   func(call string)         // before and after each call that changes something
+	extra    []audit.Thing             // for an audit
+	mute     bool                      // the monitor does not answer
 	obey     bool                      // programs end on the stop signal
 	programs map[string]*fakeExecution // by argv[0], for Exec
 	logs     []string                  // reopened
@@ -194,20 +197,6 @@ func (w *world) CreateSandbox(ctx context.Context, s spec.Sandbox) (started Star
 	})
 	done()
 	return started, nil
-}
-
-func (w *world) SandboxNetNS(id string) (*os.File, string, error) {
-	w.mu.Lock()
-	s, known := w.sandboxes[id]
-	w.mu.Unlock()
-	if !known {
-		return nil, "", fmt.Errorf("sandbox %s: %w", id, spec.ErrUnknown)
-	}
-	if s.HostNetwork {
-		return nil, "", nil
-	}
-	f, err := os.Open("/proc/self/ns/net")
-	return f, "/proc/self/ns/net", err
 }
 
 func (w *world) RemoveSandbox(ctx context.Context, id string) error {

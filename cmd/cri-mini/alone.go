@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"cri-mini/podsandbox"
 	"cri-mini/podsandbox/network"
 	"cri-mini/runtime/cgroup"
+	"cri-mini/runtime/cgroup/systemd"
 	"cri-mini/runtime/executor"
 )
 
@@ -60,13 +62,30 @@ func thingsAlone(c config.Config) ([]audit.Thing, error) {
 	}
 	list = append(list, connections...)
 	if root, err := cgroup.Find(); err == nil { // without it there are no groups, which the node's check says
-		rest, err := executor.Things(c.State, root, cgroupParent(c, c.CgroupDriver == "systemd"))
+		parent, err := parentAlone(c, findSystemd)
+		if err != nil {
+			return nil, err
+		}
+		rest, err := executor.Things(c.State, root, parent)
 		if err != nil {
 			return nil, err
 		}
 		list = append(list, rest...)
 	}
 	return list, nil
+}
+
+// parentAlone is where a daemon would make groups.
+func parentAlone(c config.Config, find func(context.Context) (*systemd.Manager, error)) (string, error) {
+	manager, _, err := chooseSystemd(context.Background(), c.CgroupDriver, find)
+	if err != nil {
+		// A named driver decides the place, also while systemd does not answer.
+		return cgroupParent(c, true), nil
+	}
+	if manager == nil {
+		return cgroupParent(c, false), nil
+	}
+	return cgroupParent(c, true), manager.Close()
 }
 
 // layersAlone needs the store for itself, which it is while no daemon runs.

@@ -22,20 +22,34 @@ import (
 // process, answers and owns the tree, else we. A kubelet on such a node has to be
 // of the same opinion, so whoever is named is not replaced by the other.
 func (d *daemon) openCgroups(ctx context.Context) error {
-	if d.CgroupDriver == "cgroupfs" {
-		return nil
-	}
-	manager, err := findSystemd(ctx)
+	manager, because, err := chooseSystemd(ctx, d.CgroupDriver, findSystemd)
 	if err != nil {
-		if d.CgroupDriver == "systemd" {
-			return fmt.Errorf("cgroup-driver systemd: %w", err)
-		}
-		d.log.Info("control groups are made without systemd", "because", err)
-		return nil
+		return err
 	}
-	d.systemd = manager
-	d.opened.Add(manager.Close)
+	if because != nil {
+		d.log.Info("control groups are made without systemd", "because", because)
+	}
+	if manager != nil {
+		d.systemd = manager
+		d.opened.Add(manager.Close)
+	}
 	return nil
+}
+
+// chooseSystemd gives systemd, or nil where groups are made without, which for a
+// driver named auto has a reason.
+func chooseSystemd(ctx context.Context, driver string, find func(context.Context) (*systemd.Manager, error)) (m *systemd.Manager, because, err error) {
+	if driver == "cgroupfs" {
+		return nil, nil, nil
+	}
+	m, err = find(ctx)
+	switch {
+	case err == nil:
+		return m, nil, nil
+	case driver == "systemd":
+		return nil, nil, fmt.Errorf("cgroup-driver systemd: %w", err)
+	}
+	return nil, err, nil
 }
 
 func findSystemd(ctx context.Context) (*systemd.Manager, error) {

@@ -11,7 +11,6 @@ package audit
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -28,7 +27,8 @@ type Thing struct {
 	Name  string    // path or name
 	Owner string    // the id of the pod or container that it was made for
 	Since time.Time // when it was made or last changed; zero: unknown
-	// Foreign says why the thing is not ours. It is left alone.
+	// Foreign says why the thing does not count as ours, although it may have an
+	// owner. It is left alone.
 	Foreign string
 	// Stays says why a leftover cannot be taken away by us.
 	Stays  string
@@ -108,9 +108,10 @@ func (t Thing) Finding(about, why, do string) Finding {
 func Compare(things []Thing, known map[string]bool) (leftovers, foreign []Thing) {
 	for _, t := range things {
 		switch {
+		case known[t.Owner]:
 		case t.Foreign != "":
 			foreign = append(foreign, t)
-		case !known[t.Owner]:
+		default:
 			leftovers = append(leftovers, t)
 		}
 	}
@@ -148,7 +149,8 @@ func Folder(dir, kind string, name func(string) string) ([]Thing, error) {
 	return list, nil
 }
 
-// Mounts lists the mount points below a folder, as this process sees them.
+// Mounts lists the mount points below a folder, as this process sees them. The
+// path must be one without links, as the kernel's table has it.
 func Mounts(below string) ([]string, error) {
 	table, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -168,18 +170,6 @@ func Mounts(below string) ([]string, error) {
 }
 
 var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
-
-// RemoveFolder deletes a folder and never what is mounted in it.
-func RemoveFolder(path string) error {
-	mounts, err := Mounts(path)
-	if err != nil {
-		return err
-	}
-	if len(mounts) > 0 {
-		return fmt.Errorf("%s: something is mounted there", mounts[0])
-	}
-	return os.RemoveAll(path)
-}
 
 // Detach takes a mount out of the table.
 func Detach(point string) error {

@@ -3,9 +3,12 @@ package executor
 import (
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -33,7 +36,7 @@ func (e *Executor) Things(ctx context.Context, parent string) ([]audit.Thing, er
 	if err != nil {
 		return nil, err
 	}
-	rest, err := Things(e.state, e.cgroups, parent)
+	rest, err := things(e.state, e.mark, e.cgroups, parent)
 	for i, t := range rest {
 		switch t.Kind {
 		case kindGroup:
@@ -75,7 +78,15 @@ func (e *Executor) taskThings(ctx context.Context) ([]audit.Thing, error) {
 
 // Things is the part of Executor.Things that is found without a monitor.
 func Things(state string, root cgroup.Root, parent string) ([]audit.Thing, error) {
-	groups, err := groupThings(state, root, parent)
+	mark, err := readInstance(state)
+	if err != nil {
+		return nil, err
+	}
+	return things(state, mark, root, parent)
+}
+
+func things(state, mark string, root cgroup.Root, parent string) ([]audit.Thing, error) {
+	groups, err := groupThings(state, mark, root, parent)
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +98,7 @@ func Things(state string, root cgroup.Root, parent string) ([]audit.Thing, error
 	if err != nil {
 		return nil, err
 	}
-	list := groups
+	list := append(groups, unmarked(state, root, notes, groups)...)
 	for _, t := range append(notes, exits...) {
 		if !strings.Contains(t.Name, ".new") { // being written at this moment
 			list = append(list, t)
@@ -96,33 +107,62 @@ func Things(state string, root cgroup.Root, parent string) ([]audit.Thing, error
 	return list, nil
 }
 
-// groupThings are the groups with our mark, wherever they are, and those in the
-// place that is ours alone.
-func groupThings(state string, root cgroup.Root, parent string) ([]audit.Thing, error) {
-	var list []audit.Thing
+// groupThings are the groups with our mark, wherever they are, and what else is in
+// the place that is ours, which is left alone: an instance in a container may have
+// the same place. There may be groups of ours in all but those of other runtimes'
+// containers.
+func groupThings(state, mark string, root cgroup.Root, parent string) ([]audit.Thing, error) {
+	found := map[string]audit.Thing{}
 	err := root.Groups(func(g cgroup.Found) (deeper bool) {
-		owner := idOfGroup(g.Path)
-		ours := path.Dir(g.Path) == parent
-		switch {
-		case g.Owner != "" && g.Owner != state:
-			return false // of another instance
-		case owner == "" && g.Owner == "":
-			if ours {
-				list = append(list, audit.Thing{Kind: kindGroup, Name: g.Path, Since: g.Made, Foreign: "its name is no id of a pod or container"})
-			}
-			return !ours
-		case ours || g.Owner == state:
-			name := g.Path
-			if scope := path.Dir(name); systemd.IsScope(scope) {
-				name = scope
-			}
-			list = append(list, audit.Thing{Kind: kindGroup, Name: name, Owner: owner, Since: g.Made})
-			return false
+		t := audit.Thing{Kind: kindGroup, Name: g.Path, Owner: idOfGroup(g.Path), Since: g.Made}
+		inScope := systemd.IsScope(path.Dir(g.Path)) // which has its mark inside
+		if inScope {
+			t.Name = path.Dir(g.Path)
 		}
-		// Another runtime's, or a scope, which has its mark inside.
+		inParent := path.Dir(t.Name) == parent
+		switch {
+		case g.Owner != "" && g.Owner == mark:
+			if t.Owner == "" {
+				t.Foreign = "its name is no id of a pod or container"
+			}
+		case g.Owner != "" && (inParent || g.Owner == state):
+			t.Foreign = "it has the mark of another instance or of an earlier version"
+		case g.Owner != "" || inScope:
+			return false
+		case inParent:
+			t.Foreign = notMarked
+		default:
+			return systemd.IsScope(g.Path) || !containerGroup.MatchString(g.Path)
+		}
+		found[t.Name] = t
 		return systemd.IsScope(g.Path)
 	})
+	list := slices.Collect(maps.Values(found))
+	slices.SortFunc(list, func(a, b audit.Thing) int { return strings.Compare(a.Name, b.Name) })
 	return list, err
+}
+
+const notMarked = "it does not have the mark of this instance"
+
+// containerGroup is a group that a runtime has named by the id of a container.
+var containerGroup = regexp.MustCompile(`[/:-][0-9a-f]{64}(\.scope)?$`)
+
+// unmarked are groups of started containers that were not found by a mark: an
+// earlier version made them, or the kernel knows no marks.
+func unmarked(state string, root cgroup.Root, notes, groups []audit.Thing) (list []audit.Thing) {
+	for _, note := range notes {
+		if note.Owner == "" || slices.ContainsFunc(groups, func(g audit.Thing) bool { return g.Owner == note.Owner }) {
+			continue
+		}
+		n, err := readNote(note.Name)
+		if err != nil || n.Cgroup == "" {
+			continue // it tells nothing, and is a thing itself
+		}
+		if _, err := root.Load(systemd.Inside(n.Cgroup)); err == nil {
+			list = append(list, audit.Thing{Kind: kindGroup, Name: n.Cgroup, Owner: note.Owner, Foreign: notMarked})
+		}
+	}
+	return list
 }
 
 // idOfGroup takes the id out of a group's name; in a scope the group inside is

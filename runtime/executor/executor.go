@@ -37,6 +37,7 @@ type Options struct {
 // Executor makes sandboxes and containers. It is safe for concurrent use.
 type Executor struct {
 	state   string
+	mark    string // of our control groups
 	log     *slog.Logger
 	cgroups cgroup.Root
 	systemd *systemd.Manager // or nil
@@ -78,11 +79,15 @@ func Open(ctx context.Context, o Options) (*Executor, error) {
 	if err := atomicfile.Sweep(filepath.Join(o.State, tasksDir)); err != nil {
 		return nil, err
 	}
+	mark, err := makeInstance(o.State)
+	if err != nil {
+		return nil, err
+	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
 	e := &Executor{
-		state: o.State, log: o.Logger, cgroups: root, systemd: o.Systemd, limits: own,
+		state: o.State, mark: mark, log: o.Logger, cgroups: root, systemd: o.Systemd, limits: own,
 		exits:     make(chan spec.TaskExit, 1024),
 		sandboxes: map[string]*sandbox{}, containers: map[string]*container{}, users: map[spec.IDMapping]*os.File{},
 	}

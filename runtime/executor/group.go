@@ -32,7 +32,7 @@ func (e *Executor) makeGroup(ctx context.Context, path string, resources cgroup.
 	if err != nil {
 		return nil, err
 	}
-	if err := group.Mark(e.state); err != nil {
+	if err := group.Mark(e.mark); err != nil {
 		return nil, errors.Join(err, e.removeGroup(context.WithoutCancel(ctx), path))
 	}
 	back.Keep()

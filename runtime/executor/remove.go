@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"cri-mini/internal/audit"
 	"cri-mini/internal/crashpoint"
 	"cri-mini/runtime/spec"
 	"cri-mini/runtime/wire"
@@ -99,7 +100,7 @@ func (e *Executor) Remove(ctx context.Context, s spec.Container) error {
 		crashpoint.Here("remove.noted-file-gone")
 	}
 	if s.Rootfs.Writable != "" {
-		if err := os.RemoveAll(s.Rootfs.Writable); err != nil {
+		if err := audit.RemoveFolder(s.Rootfs.Writable); err != nil {
 			return fmt.Errorf("writable layer: %w", err)
 		}
 	}

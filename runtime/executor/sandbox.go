@@ -273,10 +273,10 @@ func (e *Executor) sandbox(ctx context.Context, id string) (*sandbox, error) {
 // SandboxNetNS returns a copy of the descriptor of the network namespace, and
 // a path by which other programs can open it as long as the copy is open.
 // Both are empty when the pod uses the node's.
-func (e *Executor) SandboxNetNS(id string) (*os.File, string, error) {
+func (e *Executor) SandboxNetNS(ctx context.Context, id string) (*os.File, string, error) {
 	var s *sandbox
-	err := outlive(context.Background(), func() (err error) {
-		s, err = e.sandbox(context.Background(), id)
+	err := outlive(ctx, func() (err error) {
+		s, err = e.sandbox(ctx, id)
 		return err
 	})
 	if err != nil {

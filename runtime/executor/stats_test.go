@@ -23,7 +23,7 @@ import (
 func (n *node) ip(args ...string) {
 	n.t.Helper()
 	tool := testtool.Need(n.t, "ip", "iproute2")
-	net, _, err := n.SandboxNetNS("pod")
+	net, _, err := n.SandboxNetNS(n.t.Context(), "pod")
 	if err != nil {
 		n.t.Fatal(err)
 	}

@@ -113,15 +113,19 @@ func (e *Executor) dropStray(ctx context.Context, id string, got files) error {
 
 // noteOf reads what we wrote at the start of a task.
 func (e *Executor) noteOf(id string) (noted, error) {
-	var n noted
-	text, err := os.ReadFile(filepath.Join(e.state, tasksDir, id))
+	n, err := readNote(filepath.Join(e.state, tasksDir, id))
 	if err != nil {
 		return n, fmt.Errorf("note of task %s: %w", id, err)
 	}
-	if err := json.Unmarshal(text, &n); err != nil {
-		return n, fmt.Errorf("note of task %s: %w", id, err)
-	}
 	return n, nil
+}
+
+func readNote(file string) (n noted, err error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return n, err
+	}
+	return n, json.Unmarshal(text, &n)
 }
 
 // Tasks says what is known of every started container: from the monitor, and

@@ -64,6 +64,10 @@ func (d *daemon) litter(letter string) (made []string) {
 	}
 	group := "/" + filepath.Base(d.cgroupParent()) + "/" + id
 	folder(enclosure.CgroupRoot + group)
+	mark := readFile(d.t, filepath.Join(d.state, "state/instance"))
+	if err := unix.Setxattr(enclosure.CgroupRoot+group, "trusted.cri-mini", []byte(mark), 0); err != nil {
+		d.t.Fatal(err)
+	}
 	add("control group", group)
 
 	writable := filepath.Join(d.root(), "containers", id)
