@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"errors"
 	"os"
 	"path"
 	"path/filepath"
@@ -158,6 +159,24 @@ func TestMarkOfAnInstanceStaysAndIsMadeAnewWhenCutOff(t *testing.T) {
 	}
 	if next, err := makeInstance(state); err != nil || len(next) != len(first) || next == first {
 		t.Errorf("after a cut off one the mark is %q, %v", next, err)
+	}
+}
+
+func TestFullStateFolderDoesNotKeepTheDaemonFromItsMark(t *testing.T) {
+	state := t.TempDir()
+	if err := unix.Mount("full", state, "tmpfs", 0, "size=4k"); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Unmount(state, unix.MNT_DETACH)
+	if err := os.WriteFile(filepath.Join(state, "filling"), make([]byte, 4096), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mark, err := makeInstance(state)
+	if !errors.Is(err, unix.ENOSPC) || !instanceForm.MatchString(mark) {
+		t.Errorf("mark %q, %v; want a mark, and that the disk is full", mark, err)
+	}
+	if kept, err := readInstance(state); kept != "" || err != nil {
+		t.Errorf("kept %q, %v", kept, err)
 	}
 }
 

@@ -79,12 +79,12 @@ func Open(ctx context.Context, o Options) (*Executor, error) {
 	if err := atomicfile.Sweep(filepath.Join(o.State, tasksDir)); err != nil {
 		return nil, err
 	}
-	mark, err := makeInstance(o.State)
-	if err != nil {
-		return nil, err
-	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
+	}
+	mark, err := makeInstance(o.State)
+	if err != nil {
+		o.Logger.Warn("control groups of this daemon cannot be known to later ones", "err", err)
 	}
 	e := &Executor{
 		state: o.State, mark: mark, log: o.Logger, cgroups: root, systemd: o.Systemd, limits: own,

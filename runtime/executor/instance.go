@@ -16,17 +16,22 @@ const instanceFile = "instance"
 var instanceForm = regexp.MustCompile(`^[A-Z2-7]{26}$`)
 
 // makeInstance gives the mark of the state folder, and makes it once. It is used
-// only after it was written whole, so a half written one marks nothing.
+// only after it was written whole, so a half written one marks nothing. With an
+// error, as of a full disk, the mark is good for this daemon only: later ones
+// leave the groups alone that it does not remove.
 func makeInstance(state string) (string, error) {
 	mark, err := readInstance(state)
-	if err != nil || mark != "" {
-		return mark, err
+	if mark != "" {
+		return mark, nil
 	}
 	mark = rand.Text()
-	if err := os.WriteFile(filepath.Join(state, instanceFile), []byte(mark), 0o600); err != nil {
-		return "", fmt.Errorf("write the instance's mark: %w", err)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(state, instanceFile), []byte(mark), 0o600)
 	}
-	return mark, nil
+	if err != nil {
+		err = fmt.Errorf("keep the instance's mark: %w", err)
+	}
+	return mark, err
 }
 
 // readInstance is empty where no mark was made, or only a part of it.
