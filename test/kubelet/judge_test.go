@@ -28,11 +28,13 @@ var usual = []struct{ pattern, why string }{
 	{"Image garbage collection failed once. Stats initialization may not have completed yet", "before the first statistics"},
 	{"Failed to read data from checkpoint.*kubelet_internal_checkpoint", "the first start of all, with no devices"},
 	{"failed to check if we have separate container filesystem", "the kubelet knows the labels of two runtimes by name"},
+	{`("Error getting the current node from lister"|"Unable to register mirror pod because node is not registered yet").*node \\"[^"]*\\" not found`, "pods are begun before the node is registered with an API server"},
 	{`PodSandbox from runtime service failed.*podSandboxID=""`, "asked without a pod, to learn whether there is such a call"},
 
 	// Two parts of the kubelet that know different things, with any runtime.
 	{"from runtime service failed.*context canceled", "the kubelet gives up what it asked: it ends, or the file of a pod changed"},
 	{"Error on socket receive.*use of closed network connection", "the kubelet still reads from a WebSocket that it has closed"},
+	{`"Error proxying data from client to backend" err="readfrom [^:]*:[^:]*:\d+: read tcp 127\.0\.0\.1:20250->\S+: read: connection reset by peer"`, "a client of the kubelet leaves without having read everything"},
 	{"Partial failure issuing cadvisor.ContainerInfoV2", "the kubelet's own eyes find a group later than it asks for it, or after its end"},
 	{`Could not get metadata.*/manifests/[^/]*: no such file`, "the kubelet looks at the file of a pod that is taken away meanwhile"},
 	{"Unable to process watch event.*(doesn't exist in cache|/manifests/.*no such file)", "the kubelet sees the end of a file by its watch and by its list"},
