@@ -314,7 +314,7 @@ func TestLimitOfIOHoldsWritesBackAndFollowsAnUpdate(t *testing.T) {
 	}
 	device := fmt.Sprintf("%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev))
 	if _, err := os.Stat("/sys/dev/block/" + device); err != nil {
-		t.Skip("kernel feature missing: a block device below " + d.dir)
+		t.Skip("kernel feature missing: a block device under the folder of the tests")
 	}
 	limit := func(to string) *criapi.LinuxContainerResources {
 		return &criapi.LinuxContainerResources{Unified: map[string]string{"io.max": device + " wbps=" + to}}
