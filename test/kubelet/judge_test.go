@@ -35,6 +35,7 @@ var usual = []struct{ pattern, why string }{
 	{"from runtime service failed.*context canceled", "the kubelet gives up what it asked: it ends, or the file of a pod changed"},
 	{"Error on socket receive.*use of closed network connection", "the kubelet still reads from a WebSocket that it has closed"},
 	{`"Error proxying data from client to backend" err="readfrom [^:]*:[^:]*:\d+: read tcp 127\.0\.0\.1:20250->\S+: read: connection reset by peer"`, "a client of the kubelet leaves without having read everything"},
+	{`"Copying (stdout|stderr) failed" err="use of closed network connection"`, "a client of an attach leaves; the kubelet closes its own connection to the runtime while it still copies from it"},
 	{"Partial failure issuing cadvisor.ContainerInfoV2", "the kubelet's own eyes find a group later than it asks for it, or after its end"},
 	{`Could not get metadata.*/manifests/[^/]*: no such file`, "the kubelet looks at the file of a pod that is taken away meanwhile"},
 	{"Unable to process watch event.*(doesn't exist in cache|/manifests/.*no such file)", "the kubelet sees the end of a file by its watch and by its list"},
