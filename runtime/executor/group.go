@@ -107,9 +107,9 @@ func (e *Executor) removeGroup(ctx context.Context, path string) error {
 		return fmt.Errorf("cgroup %s: %w", path, err)
 	}
 	if systemd.IsScope(path) && e.systemd != nil {
-		// Killed first: systemd would ask politely and wait.
-		if err := errors.Join(group.Kill(), e.systemd.Forget(ctx, path)); err != nil {
-			// Without processes it forgets the scope by itself.
+		// Killed first: systemd would ask politely and wait. Without processes it
+		// forgets the scope by itself, also where the caller has left.
+		if err := errors.Join(group.Kill(), e.systemd.Forget(ctx, path)); err != nil && ctx.Err() == nil {
 			e.log.Warn("a scope is removed without systemd", "cgroup", path, "err", err)
 		}
 	}

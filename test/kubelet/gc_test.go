@@ -146,14 +146,8 @@ func (n *node) remains() []string {
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	table, err := os.ReadFile("/proc/" + fmt.Sprint(n.daemon.cmd.Process.Pid) + "/mountinfo")
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	for line := range strings.Lines(string(table)) {
-		if fields := strings.Fields(line); len(fields) > 4 && n.strayMount(fields[4]) {
-			found = append(found, "mount "+fields[4])
-		}
+	for _, path := range n.strayMounts(fmt.Sprint(n.daemon.cmd.Process.Pid)) {
+		found = append(found, "mount "+path)
 	}
 	return found
 }

@@ -269,6 +269,12 @@ func (n *node) end() {
 		n.server.removePods()
 	}
 	n.eventually("no container runs", func() error { return n.ended("") })
+	n.eventually("the kubelet has unmounted what pods had", func() error {
+		if left := n.strayMounts("self"); len(left) > 0 {
+			return fmt.Errorf("mounted: %v", left)
+		}
+		return nil
+	})
 	n.kubelet.stop()
 	if out, err := n.cli("stop", "--pods"); err != nil {
 		n.t.Errorf("stop: %v\n%s", err, out)
@@ -314,19 +320,37 @@ func (n *node) strayMount(path string) bool {
 	return strings.HasPrefix(path, n.dir+"/") && path != n.dir+"/kubelet" && path != n.dir+"/run"
 }
 
-// unmountVolumes takes away what a kubelet that stopped early has left.
-func (n *node) unmountVolumes() {
-	table, err := os.ReadFile("/proc/self/mountinfo")
+// strayMounts are those that a process has.
+func (n *node) strayMounts(process string) (found []string) {
+	for _, path := range n.mounts(process) {
+		if n.strayMount(path) {
+			found = append(found, path)
+		}
+	}
+	return found
+}
+
+// mounts are those that a process has in the folder of the node.
+func (n *node) mounts(process string) (found []string) {
+	table, err := os.ReadFile("/proc/" + process + "/mountinfo")
 	if err != nil {
-		n.t.Error(err)
+		n.t.Fatal(err)
 	}
 	for line := range strings.Lines(string(table)) {
 		if fields := strings.Fields(line); len(fields) > 4 && strings.HasPrefix(fields[4], n.dir+"/") {
-			if n.strayMount(fields[4]) {
-				n.t.Errorf("left mounted: %s", fields[4])
-			}
-			_ = unix.Unmount(fields[4], unix.MNT_DETACH)
+			found = append(found, fields[4])
 		}
+	}
+	return found
+}
+
+// unmountVolumes takes away what a kubelet that stopped early has left.
+func (n *node) unmountVolumes() {
+	for _, path := range n.mounts("self") {
+		if n.strayMount(path) {
+			n.t.Errorf("left mounted: %s", path)
+		}
+		_ = unix.Unmount(path, unix.MNT_DETACH)
 	}
 }
 
