@@ -259,6 +259,53 @@ func TestContainerHalfMadeOrRemovedIsTakenAway(t *testing.T) {
 	}
 }
 
+// Names are on the disk before contents are: the power can go between.
+func TestRecordsWithoutContentAfterAPowerCutAreTakenAway(t *testing.T) {
+	for record, want := range map[string]string{
+		"pod.json":                 "b: not ready",
+		"a/web/container.json":     "a: not ready\nb: not ready",
+		"a/web/start.json":         "a/web: exited 3 Error, never started\na: not ready\nb: not ready",
+		"a/web/exit.json":          "a/web: exited 255 Unknown (nobody saw the exit of the container)\na: not ready\nb: not ready",
+		"a/web/container.json new": "a: not ready\nb: not ready",
+	} {
+		for content, text := range map[string][]byte{"NoBytes": nil, "Zeros": make([]byte, 4096)} {
+			t.Run(strings.ReplaceAll(record, "/", " ")+content, func(t *testing.T) {
+				inBubble(t, func(t *testing.T, l *life) {
+					for _, step := range []string{"run a", "run b", "create a/web", "start a/web", "exit a/web 3"} {
+						l.do(strings.Fields(step))
+					}
+					c, _ := l.pods.Container(l.id("a/web"))
+					dir := c.Sandbox.dir
+					name, within := strings.CutPrefix(record, "a/web/")
+					if within {
+						dir = c.dir
+					}
+					l.end()
+					name, isNew := strings.CutSuffix(name, " new")
+					if isNew {
+						if err := dir.move(creating); err != nil {
+							t.Fatal(err)
+						}
+					}
+					if err := os.WriteFile(dir.path(name), text, 0o600); err != nil {
+						t.Fatal(err)
+					}
+					l.boot++
+					l.world = l.world.reboot()
+					l.open()
+					synctest.Wait()
+					if got := l.list(); got != want {
+						t.Errorf("the list is\n%s\nwant\n%s", got, want)
+					}
+					if bad, _ := os.ReadDir(filepath.Join(l.root, "bad-records")); len(bad) > 0 {
+						t.Errorf("put aside: %v", bad)
+					}
+				})
+			})
+		}
+	}
+}
+
 func TestMonitorThatForgotMakesPodsNotReady(t *testing.T) {
 	inBubble(t, func(t *testing.T, l *life) {
 		for _, step := range []string{"run a", "create a/web", "start a/web", "create a/idle"} {

@@ -91,6 +91,12 @@ func (p *Pods) load() ([]*Sandbox, error) {
 			if errors.Is(err, errNewer) {
 				return err
 			}
+			if errors.Is(err, errUnwritten) {
+				if err := p.unwritten(&dir); err != nil {
+					return err
+				}
+				s, err = p.loadSandbox(dir)
+			}
 			if err != nil {
 				// What the pod holds besides its record is still to be let go.
 				s = p.unnamed(folder{parent: dir.parent, id: dir.id, mark: removing})
@@ -106,7 +112,7 @@ func (p *Pods) load() ([]*Sandbox, error) {
 func (p *Pods) loadSandbox(dir folder) (*Sandbox, error) {
 	var r podRecord
 	err := readJSON(dir.path("pod.json"), &r)
-	if os.IsNotExist(err) && dir.mark != "" {
+	if (os.IsNotExist(err) || errors.Is(err, errUnwritten)) && dir.mark != "" {
 		// Killed before the record was written or after it was removed: the
 		// name of the folder is all that is left of the pod.
 		return p.unnamed(dir), nil
@@ -148,6 +154,13 @@ func (p *Pods) loadSandbox(dir folder) (*Sandbox, error) {
 func (p *Pods) unnamed(dir folder) *Sandbox {
 	return &Sandbox{ID: dir.id, pods: p, dir: dir, spec: spec.Sandbox{ID: dir.id},
 		config: &criapi.PodSandboxConfig{Metadata: &criapi.PodSandboxMetadata{}}}
+}
+
+// unwritten marks a pod or container of which only the name is left, so that
+// it is taken away with all it stands for.
+func (p *Pods) unwritten(dir *folder) error {
+	p.log.Info("the node lost its power before a record was on the disk: it is removed", "folder", dir.path())
+	return dir.move(removing)
 }
 
 // putAside keeps a bad record out of the way of the good ones, for a person to

@@ -3,6 +3,7 @@ package podsandbox
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"time"
 
@@ -233,7 +234,11 @@ func (r *recovery) strays() {
 		if r.claimed[id] {
 			continue
 		}
-		r.p.log.Warn("removing a container without a record", "container", id)
+		level := slog.LevelInfo // a create that was killed, or lost with the power
+		if _, runs := r.tasks[id]; runs {
+			level = slog.LevelWarn
+		}
+		r.p.log.Log(r.p.ctx, level, "removing a container without a record", "container", id)
 		r.leftovers["container "+id] = func(ctx context.Context) error {
 			return r.p.opt.Executor.Remove(ctx, spec.Container{ID: id, Rootfs: spec.Rootfs{Writable: r.p.writable(id)}})
 		}

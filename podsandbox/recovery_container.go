@@ -25,6 +25,12 @@ func (s *Sandbox) loadContainers() error {
 		if errors.Is(err, errNewer) {
 			return err
 		}
+		if errors.Is(err, errUnwritten) {
+			if err := s.pods.unwritten(&dir); err != nil {
+				return err
+			}
+			c, err = s.loadContainer(dir)
+		}
 		if err != nil {
 			if err := s.pods.putAside(dir, err); err != nil {
 				return err
