@@ -36,7 +36,7 @@ func code(err error) codes.Code {
 		return codes.Canceled
 	case errors.Is(err, stream.ErrTooMany):
 		return codes.ResourceExhausted
-	case errors.Is(err, podsandbox.ErrBusy):
+	case errors.Is(err, podsandbox.ErrBusy), errors.Is(err, podsandbox.ErrMonitorDied):
 		return codes.Unavailable
 	}
 	return codes.Unknown

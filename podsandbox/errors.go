@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"cri-mini/podsandbox/plan"
+	"cri-mini/runtime/spec"
 )
 
 // The kinds of failure a caller acts upon. Test for them with errors.Is.
@@ -20,6 +21,8 @@ var (
 	ErrTimeout = errors.New("timed out")
 	// ErrBusy is a call that has to wait for another one to end.
 	ErrBusy = errors.New("still in progress")
+	// ErrMonitorDied is a call that met the end of the monitor, and may be made again.
+	ErrMonitorDied = spec.ErrMonitorDied
 )
 
 // InvalidError is bad input: which field, what it held and why not.

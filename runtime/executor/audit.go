@@ -23,16 +23,21 @@ import (
 // The kinds of things that are ours.
 const (
 	kindTask  = "task of the monitor"
+	kindPin   = "namespaces" // that the monitor keeps
 	kindGroup = "control group"
 	kindNote  = "note of a task"
 	kindExit  = "exit record"
 )
 
-// Things lists what was made for pods and containers: tasks of the monitor, groups,
-// notes and exit records. Parent is where groups are that nobody gave another
+// Things lists what was made for pods and containers: tasks of the monitor,
+// namespaces, groups, notes and exit records. Parent is where groups are that nobody gave another
 // place.
 func (e *Executor) Things(ctx context.Context, parent string) ([]audit.Thing, error) {
 	tasks, err := e.taskThings(ctx)
+	if err != nil {
+		return nil, err
+	}
+	pins, err := e.pinThings(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -45,7 +50,7 @@ func (e *Executor) Things(ctx context.Context, parent string) ([]audit.Thing, er
 			rest[i].Remove = func(context.Context) error { return removeFile(t.Name) }
 		}
 	}
-	return append(tasks, rest...), err
+	return slices.Concat(tasks, pins, rest), err
 }
 
 func removeFile(path string) error {
@@ -72,6 +77,30 @@ func (e *Executor) taskThings(ctx context.Context) ([]audit.Thing, error) {
 			remove = func(ctx context.Context) error { return e.endInit(ctx, owner) }
 		}
 		list = append(list, audit.Thing{Kind: kindTask, Name: t.ID, Owner: owner, Since: t.Started, Remove: remove})
+	}
+	return list, nil
+}
+
+// pinThings are pods' namespaces, after the tasks that are in them.
+func (e *Executor) pinThings(ctx context.Context) ([]audit.Thing, error) {
+	var answer *wire.Answer
+	err := outlive(ctx, func() (err error) {
+		answer, _, err = e.monitor.request(ctx, &wire.Request{Verb: wire.Pins}, nil)
+		return err
+	})
+	if errors.Is(err, unix.EBADMSG) {
+		return nil, nil // of an earlier version, which cannot tell
+	}
+	if err != nil {
+		return nil, err
+	}
+	var list []audit.Thing
+	for _, pin := range answer.Tasks {
+		t := audit.Thing{Kind: kindPin, Name: pin.ID, Owner: pin.ID, Remove: func(ctx context.Context) error { return e.RemoveSandbox(ctx, pin.ID) }}
+		if !audit.IsID(pin.ID) {
+			t.Owner, t.Foreign = "", "its name is no id of a pod"
+		}
+		list = append(list, t)
 	}
 	return list, nil
 }

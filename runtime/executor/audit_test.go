@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"cri-mini/internal/audit"
 	"cri-mini/runtime/cgroup"
 	"cri-mini/runtime/spec"
 )
@@ -210,5 +211,44 @@ func TestRemovalOfAContainerStopsAtAMountInItsWritableLayer(t *testing.T) {
 	}
 	if _, err := os.Lstat(writable); !os.IsNotExist(err) {
 		t.Errorf("the layer after the removal: %v", err)
+	}
+}
+
+func TestNamespacesThatTheMonitorKeepsForNobodyAreFoundAndLetGo(t *testing.T) {
+	n := newNode(t, spec.Sandbox{})
+	id := strings.Repeat("a", 64)
+	file, err := os.Open("/proc/self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if err := n.pin(t.Context(), id, files{"net": file}); err != nil {
+		t.Fatal(err)
+	}
+	kept := func() map[string]audit.Thing {
+		things, err := n.Things(t.Context(), "/none")
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := map[string]audit.Thing{}
+		for _, thing := range things {
+			if thing.Kind == kindPin {
+				found[thing.Name] = thing
+			}
+		}
+		return found
+	}
+	before := kept()
+	if len(before) != 2 || before[id].Owner != id || before[id].Foreign != "" || before["pod"].Foreign == "" {
+		t.Fatalf("kept are %+v; want those of a pod with an id, and of the test's own", before)
+	}
+	if err := before[id].Remove(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if after := kept(); len(after) != 1 || after["pod"].Name == "" {
+		t.Errorf("after the removal are kept: %+v", after)
+	}
+	if _, err := n.sandbox(t.Context(), id); !errors.Is(err, ErrUnknown) {
+		t.Errorf("namespaces that were let go: %v", err)
 	}
 }

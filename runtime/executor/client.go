@@ -172,7 +172,7 @@ func (c *client) dial() (int, error) {
 	err = atShortName(path, func(name string) error { return unix.Connect(fd, &unix.SockaddrUnix{Name: name}) })
 	if err != nil {
 		unix.Close(fd)
-		return -1, err
+		return -1, unheard{diedOr(err)}
 	}
 	return fd, nil
 }
@@ -278,12 +278,12 @@ func exchange(ctx context.Context, fd int, r *wire.Request, send []*os.File) (an
 		numbers[i] = number(f)
 	}
 	if err := wire.Send(fd, r.Encode(), numbers); err != nil {
-		return nil, nil, aftermath{err: orDone(ctx, err)}
+		return nil, nil, aftermath{err: orDone(ctx, unheard{diedOr(err)})}
 	}
 	crashpoint.Here("request.sent")
 	answer, got, err := receive(fd)
 	if err != nil {
-		return nil, nil, aftermath{err: orDone(ctx, err), sent: true}
+		return nil, nil, aftermath{err: orDone(ctx, diedOr(err)), sent: true}
 	}
 	if answer.Failed == refusal {
 		got.close()

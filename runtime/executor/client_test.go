@@ -2,6 +2,7 @@ package executor
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"cri-mini/runtime/spec"
 	"cri-mini/runtime/wire"
 )
 
@@ -137,4 +139,32 @@ func dontWait(t *testing.T, fd int) int {
 		t.Fatal(err)
 	}
 	return fd
+}
+
+// What nobody heard is asked again while a monitor takes the place of another;
+// what one may have heard is not, and the error says what happened.
+func TestProgramThatNoMonitorWasAskedForIsAskedForAgain(t *testing.T) {
+	asked := 0
+	err := untilHeard(t.Context(), func() error {
+		if asked++; asked < 3 {
+			return unheard{diedOr(unix.ECONNREFUSED)}
+		}
+		return nil
+	})
+	if err != nil || asked != 3 {
+		t.Errorf("asked %d times: %v; want that the third time succeeds", asked, err)
+	}
+
+	var heard atomic.Int32
+	c := oddMonitor(t, func(*wire.Request) bool { heard.Add(1); return false })
+	err = untilHeard(t.Context(), func() error {
+		conn, _, _, err := c.bound(t.Context(), &wire.Request{Verb: wire.Spawn}, nil)
+		if err == nil {
+			unix.Close(conn)
+		}
+		return err
+	})
+	if !errors.Is(err, spec.ErrMonitorDied) || heard.Load() != 1 {
+		t.Errorf("a monitor that died over a request was asked %d times: %v; want once, and that it is said", heard.Load(), err)
+	}
 }

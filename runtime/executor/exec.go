@@ -85,8 +85,13 @@ func (e *Executor) Exec(ctx context.Context, id string, p spec.Process, wanted s
 	if err != nil {
 		return nil, err
 	}
-	conn, answer, got, err := e.monitor.bound(ctx, request, send)
-	if err != nil {
+	var conn int
+	var answer *wire.Answer
+	var got files
+	if err := untilHeard(ctx, func() (err error) {
+		conn, answer, got, err = e.monitor.bound(ctx, request, send)
+		return err
+	}); err != nil {
 		return nil, err
 	}
 	if _, _, err := checked(program, answer, got); err != nil {
@@ -126,7 +131,7 @@ func (x *execution) wait() {
 	got.close()
 	switch {
 	case err != nil:
-		x.err = fmt.Errorf("the exit of process %d was not told: %w", x.pid, err)
+		x.err = fmt.Errorf("the exit of process %d was not told: %w", x.pid, diedOr(err))
 	case len(answer.Tasks) != 1:
 		x.err = fmt.Errorf("the exit of process %d was not told: %d tasks", x.pid, len(answer.Tasks))
 	default:

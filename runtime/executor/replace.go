@@ -3,6 +3,7 @@ package executor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"time"
@@ -46,6 +47,38 @@ func outlive(ctx context.Context, ask func() error) error {
 			return err
 		}
 	}
+}
+
+// unheard is the error of a request that no monitor has: it can be made again,
+// whatever it is.
+type unheard struct{ error }
+
+func (e unheard) Unwrap() error { return e.error }
+
+// untilHeard makes a request whose effect nobody may have twice, again as long as
+// none of the monitors that die has heard it.
+func untilHeard(ctx context.Context, ask func() error) error {
+	var heard error
+	err := outlive(ctx, func() error {
+		err := ask()
+		if err == nil || errors.As(err, new(unheard)) {
+			return err
+		}
+		heard = err
+		return nil
+	})
+	if err == nil {
+		err = heard
+	}
+	return err
+}
+
+// diedOr says of the error of a connection to nobody what it means.
+func diedOr(err error) error {
+	if monitorDied(err) {
+		return fmt.Errorf("%w: %w", spec.ErrMonitorDied, err)
+	}
+	return err
 }
 
 // monitorDied tells whether an error is that of a connection to nobody.

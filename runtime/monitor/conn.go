@@ -93,6 +93,12 @@ func (c *conn) do(m *Monitor, r *wire.Request, files []int) {
 			delete(m.pins, r.ID)
 		}
 		c.finish(m, nil)
+	case wire.Pins:
+		list := make([]wire.Task, 0, len(m.pins))
+		for id := range m.pins {
+			list = append(list, wire.Task{ID: id})
+		}
+		c.answer(m, wire.Answer{Failed: -1, Tasks: list}, nil)
 	case wire.Attach, wire.CloseStdin, wire.Files, wire.Forget:
 		c.doTask(m, r)
 	case wire.Quit:

@@ -11,6 +11,10 @@ import (
 // ErrUnknown is a sandbox or container that the executor does not have.
 var ErrUnknown = errors.New("unknown to the executor")
 
+// ErrMonitorDied is a question to a monitor that was gone before it answered. What
+// was asked may have been done; another one takes its place at once.
+var ErrMonitorDied = errors.New("the monitor has died and another takes its place")
+
 // MountedRoot is a mounted root file system.
 type MountedRoot interface {
 	// ReadFile returns a regular file below the root, never following a link

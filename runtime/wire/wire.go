@@ -50,6 +50,7 @@ const (
 	Adopt           // a running process as task ID, from a monitor that died
 	Forget          // the ended task ID
 	Quit            // end the monitor; refused while a task runs
+	Pins            // what is kept by Pin, as tasks that have an ID only
 )
 
 // Request is what the daemon says.

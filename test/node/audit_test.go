@@ -21,6 +21,7 @@ import (
 	"cri-mini/internal/audit"
 	"cri-mini/internal/enclosure"
 	"cri-mini/internal/testtool"
+	"cri-mini/runtime/wire"
 )
 
 // gc is what the command says, as a program reads it.
@@ -93,6 +94,9 @@ func (d *daemon) litter(letter string) (made []string) {
 	folder(filepath.Join(layer, "tree"))
 	add("layer", layer)
 
+	d.strayPin(id)
+	add("namespaces", id)
+
 	port := d.portTag() + "0afe00" + letter + letter
 	if out, err := exec.Command(testtool.Need(d.t, "ip", "iproute2"), "link", "add", port, "type", "veth", "peer", "name", "peer-"+letter).CombinedOutput(); err != nil {
 		d.t.Fatalf("%v: %s", err, out)
@@ -123,6 +127,31 @@ func (d *daemon) portTag() string {
 	}
 	d.t.Fatal("no pod has a network device")
 	return ""
+}
+
+// strayPin has the monitor keep a namespace.
+func (d *daemon) strayPin(id string) {
+	d.t.Helper()
+	socket, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	defer unix.Close(socket)
+	namespace, err := os.Open("/proc/self/ns/ipc")
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	defer namespace.Close()
+	err = unix.Connect(socket, &unix.SockaddrUnix{Name: filepath.Join(d.state, "state/monitor.sock")})
+	if err == nil {
+		err = wire.Send(socket, (&wire.Request{Verb: wire.Pin, ID: id, Names: []string{"ipc"}}).Encode(), []int{int(namespace.Fd())})
+	}
+	if err == nil {
+		_, _, err = wire.Receive(socket)
+	}
+	if err != nil {
+		d.t.Fatalf("have the monitor keep a namespace: %v", err)
+	}
 }
 
 // strayHostPort adds an entry to the firewall's map.

@@ -34,6 +34,7 @@ type daemon struct {
 	dir   string   // of what survives a reboot, and of logs
 	state string   // on tmpfs, as /run is
 	flags []string // besides the folders
+	waves int      // of pods that were started together
 
 	process *exec.Cmd
 	ended   chan error // what Wait returned

@@ -3,6 +3,7 @@
 // get, and attacks the node that runs it.
 //
 //	actor lines [-n COUNT] [-pause TIME] [-stderr] [-exit CODE]   numbered lines
+//	            [-listen PORT]                                    and answer HTTP
 //	actor flood                                                   zeros without end
 //	actor fds                                                     where all descriptors within reach lead
 //	actor overwrite PATTERN TIME                                  write to programs of other processes
