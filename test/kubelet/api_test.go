@@ -40,6 +40,8 @@ type container struct {
 	Started                           *bool
 	RestartCount                      int
 	State, LastState                  containerState
+	Resources                         struct{ Requests, Limits map[string]string }
+	AllocatedResources                map[string]string
 }
 
 type containerState struct {

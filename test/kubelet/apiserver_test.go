@@ -281,10 +281,14 @@ func mergedConditions(list, with []any) []any {
 	list = slices.Clone(list)
 	for _, one := range with {
 		condition := one.(object)
-		at := slices.IndexFunc(list, func(c any) bool { return c.(object)["type"] == condition["type"] })
-		if at < 0 {
+		same := func(c any) bool { return c.(object)["type"] == condition["type"] }
+		at := slices.IndexFunc(list, same)
+		switch {
+		case condition["$patch"] == "delete":
+			list = slices.DeleteFunc(list, same)
+		case at < 0:
 			list = append(list, condition)
-		} else {
+		default:
 			list[at] = merged(list[at].(object), condition)
 		}
 	}

@@ -21,6 +21,7 @@ var usual = []struct{ pattern, why string }{
 
 	// What the tests have fail.
 	{"back-off .* restarting failed container=main pod=always-node", "a pod that fails on purpose"},
+	{`("Allocated pod resize is not currently feasible"|"Error syncing pod, skipping").*cannot decrease memory limits`, "a limit below what is in use"},
 	{"execute /no/such/program: executable file not found", "a container that fails on purpose"},
 
 	// What the kubelet says at each of its starts.
