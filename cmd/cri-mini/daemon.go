@@ -197,6 +197,15 @@ func (d *daemon) openExecutor(ctx context.Context) (err error) {
 	return nil
 }
 
+// upgradeMonitor does not keep a daemon from starting: one of another build
+// works as well.
+func (d *daemon) upgradeMonitor(ctx context.Context) error {
+	if err := d.executor.UpgradeMonitor(ctx); err != nil {
+		d.log.Warn("the monitor stays one of another build until the next start", "pid", d.executor.MonitorPID(), "err", err)
+	}
+	return nil
+}
+
 func (d *daemon) openNetwork(context.Context) (err error) {
 	options, err := networkOptions(d.Config)
 	if err != nil {

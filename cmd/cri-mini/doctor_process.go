@@ -21,7 +21,7 @@ func processChecks(daemon, monitor int, c config.Config) []check {
 	case err != nil:
 		parent.wrong(err.Error(), "the daemon starts another one; if it does not, see its log")
 	case !same:
-		parent.notice("it runs another version of this program than the daemon", "it goes on as it is; a monitor started later is the new one")
+		parent.notice("it runs another version of this program than the daemon", "restart the daemon, which has the monitor execute its program; if that does not help, see its log")
 	default:
 		parent.Value += ", the daemon's version"
 	}

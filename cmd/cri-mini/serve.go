@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 
+	"golang.org/x/sys/unix"
+
 	"cri-mini/internal/config"
 	"cri-mini/internal/crashpoint"
 )
@@ -21,6 +23,11 @@ type serveCmd struct {
 
 // Run is the daemon, from its first log line to its last.
 func (c *serveCmd) Run(ctx context.Context, e *config.Endpoint) error {
+	// What whoever started us forgot to close is neither the monitor's nor a
+	// plugin's.
+	if err := unix.CloseRange(3, ^uint(0)>>32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return fmt.Errorf("close descriptors on exec: %w", err)
+	}
 	d := &daemon{Config: c.Config, endpoint: *e, private: c.Private, wish: make(chan struct{})}
 	if c.CrashPoints != "" {
 		if err := crashpoint.Watch(c.CrashPoints); err != nil {
@@ -42,6 +49,7 @@ func (c *serveCmd) Run(ctx context.Context, e *config.Endpoint) error {
 		{"network", d.openNetwork},
 		{"history", d.openHistory},
 		{"pods", d.openPods},
+		{"monitor", d.upgradeMonitor},
 	} {
 		if err := step.open(ctx); err != nil {
 			return fmt.Errorf("%s: %w", step.name, err)

@@ -10,7 +10,7 @@ var Points = []string{
 	"file.renamed", "file.written",
 	"layer.begun", "layer.complete", "layer.deleted", "layer.described", "layer.entry-read", "layer.marked", "layer.set-aside", "layer.synced", "layer.unpacked",
 	"log.handed-over", "log.opened",
-	"monitor.answered", "monitor.asked", "monitor.before-clone", "monitor.cloned", "monitor.done", "monitor.drained", "monitor.exit-recorded", "monitor.exit-seen", "monitor.exit-told", "monitor.exit-written", "monitor.group-killed", "monitor.output-read", "monitor.output-written", "monitor.reaped", "monitor.spawned",
+	"monitor.answered", "monitor.asked", "monitor.before-clone", "monitor.cloned", "monitor.done", "monitor.drained", "monitor.executed", "monitor.exit-recorded", "monitor.exit-seen", "monitor.exit-told", "monitor.exit-written", "monitor.group-killed", "monitor.handover-written", "monitor.output-read", "monitor.output-written", "monitor.reaped", "monitor.spawned", "monitor.taken-over",
 	"network.attached", "network.pair-made", "network.ports-closed", "network.ports-open", "network.record-gone", "network.recorded",
 	"pod.complete", "pod.connected", "pod.discarded", "pod.disconnected", "pod.etc-folder-made", "pod.etc-written", "pod.folder-made", "pod.init-forgotten", "pod.init-gone", "pod.init-group-gone", "pod.init-group-made", "pod.init-noted", "pod.init-started", "pod.namespaces-made", "pod.pinned", "pod.record-written", "pod.unpinned",
 	"pull.layers-there", "pull.recorded", "pull.resolved", "pull.tag-taken",
@@ -25,4 +25,5 @@ var Points = []string{
 	"stop.killed", "stop.signalled",
 	"update-pod.recorded",
 	"update.limits-changed", "update.recorded",
+	"upgrade.answered", "upgrade.needed",
 }

@@ -42,7 +42,7 @@ func init() {
 		defaultSignals()
 		err := crashpoint.WatchAsTold()
 		if err == nil {
-			err = monitor.Run(listener)
+			err = monitor.RunOrTakeOver(listener)
 		}
 		if err != nil {
 			unix.Write(2, []byte("monitor: "+err.Error()+"\n"))

@@ -54,6 +54,13 @@ func (c *client) pid() int {
 // ensure connects to a running monitor, or starts one.
 func (c *client) ensure(ctx context.Context) error {
 	answer, _, err := c.request(ctx, &wire.Request{Verb: wire.Hello}, nil)
+	if err == nil && answer.Version != wire.Version {
+		// Nothing can be learned from it before it is one of ours.
+		if err := c.upgrade(ctx); err != nil {
+			return fmt.Errorf("the running one (pid %d) speaks version %d of the protocol, we speak %d; have it execute this program: %w", answer.PID, answer.Version, wire.Version, err)
+		}
+		return nil
+	}
 	if err == nil {
 		return c.greet(answer)
 	}

@@ -68,11 +68,14 @@ func (c *conn) do(m *Monitor, r *wire.Request, files []int) {
 	case wire.ReopenLog:
 		c.finish(m, m.reopenLog(r.ID, files))
 		return
+	case wire.Upgrade:
+		c.upgrade(m, files)
+		return
 	}
 	wire.CloseAll(files) // no other request has any
 	switch r.Verb {
 	case wire.Hello:
-		c.answer(m, wire.Answer{Version: wire.Version, PID: int32(unix.Getpid()), Failed: -1}, nil)
+		c.greet(m)
 	case wire.Watch:
 		m.spawners.after(m.births(), func() {
 			c.answer(m, wire.Answer{Failed: -1, Tasks: m.list()}, nil)
@@ -111,6 +114,10 @@ func (c *conn) do(m *Monitor, r *wire.Request, files []int) {
 	default:
 		c.refuse(m, unix.EBADMSG)
 	}
+}
+
+func (c *conn) greet(m *Monitor) {
+	c.answer(m, wire.Answer{Version: wire.Version, PID: int32(unix.Getpid()), Failed: -1}, nil)
 }
 
 // doTask carries out a request that concerns one task.
@@ -230,11 +237,14 @@ func (c *conn) finish(m *Monitor, err error) {
 		c.answer(m, wire.Answer{Failed: -1}, nil)
 		return
 	}
-	var errno syscall.Errno
-	if !errors.As(err, &errno) {
+	c.refuse(m, errnoOf(err))
+}
+
+func errnoOf(err error) (errno syscall.Errno) {
+	if err != nil && !errors.As(err, &errno) {
 		errno = unix.EIO
 	}
-	c.refuse(m, errno)
+	return errno
 }
 
 func (c *conn) refuse(m *Monitor, errno syscall.Errno) {

@@ -12,7 +12,7 @@ import (
 // still is a monitor whose loop the test turns by hand.
 func still(t *testing.T) *Monitor {
 	t.Helper()
-	m := &Monitor{sources: map[int]watched{}, tasks: map[string]*task{}, pins: map[string]*pin{}, watchers: map[*conn]bool{}, buffer: make([]byte, 4096)}
+	m := newMonitor(4096)
 	if err := m.prepare(); err != nil {
 		t.Fatal(err)
 	}

@@ -75,6 +75,9 @@ func (t *task) reap() (code int32, known bool) {
 		if broken.AdoptedExit {
 			return 255, false
 		}
+		// It is our child if the program before us, in this process, started
+		// it and could not tell us so.
+		unix.Waitid(unix.P_PIDFD, t.pidfd, nil, unix.WEXITED|unix.WNOHANG, nil)
 		return exitOfPidfd(t.pidfd)
 	}
 	var status unix.WaitStatus

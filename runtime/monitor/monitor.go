@@ -58,31 +58,46 @@ type pin struct {
 
 // Run serves the daemon on a listening socket until it is told to quit.
 func Run(listener int) error {
-	// Containers whose parent ends come to us, and none of them may look
-	// into our memory, which holds the descriptors of all others.
+	if err := confine(); err != nil {
+		return err
+	}
+	return newMonitor(64 << 10).loop(listener)
+}
+
+// confine has containers whose parent ends come to us, and none of them look
+// into our memory, which holds the descriptors of all others.
+func confine() error {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return err
 	}
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return err
-	}
-	m := &Monitor{
+	return unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
+}
+
+func newMonitor(read int) *Monitor {
+	return &Monitor{
 		sources: map[int]watched{}, tasks: map[string]*task{}, pins: map[string]*pin{},
-		watchers: map[*conn]bool{}, buffer: make([]byte, 64<<10),
+		watchers: map[*conn]bool{}, buffer: make([]byte, read),
 	}
-	return m.loop(listener)
 }
 
 // loop serves until Quit, and closes what it opened.
 func (m *Monitor) loop(listener int) error {
 	defer m.closeAll()
+	if err := m.open(listener); err != nil {
+		return err
+	}
+	return m.serve()
+}
+
+func (m *Monitor) open(listener int) error {
 	m.acceptor.fd = listener
 	if err := m.prepare(); err != nil {
 		return err
 	}
-	if err := m.watch(listener, &m.acceptor, unix.EPOLLIN); err != nil {
-		return err
-	}
+	return m.watch(listener, &m.acceptor, unix.EPOLLIN)
+}
+
+func (m *Monitor) serve() error {
 	events := make([]unix.EpollEvent, 64)
 	for !m.quit {
 		n, err := unix.EpollWait(m.epoll, events, m.nextCheck())

@@ -37,7 +37,7 @@ func newDaemon(t *testing.T) *daemon {
 	if err := unix.Listen(listener, 8); err != nil {
 		t.Fatal(err)
 	}
-	m := &Monitor{sources: map[int]watched{}, tasks: map[string]*task{}, pins: map[string]*pin{}, watchers: map[*conn]bool{}, buffer: make([]byte, 4096)}
+	m := newMonitor(4096)
 	go func() { d.done <- m.loop(listener) }()
 	d.conn = d.dial()
 	t.Cleanup(func() {

@@ -25,8 +25,11 @@ func (r *Request) Encode() []byte {
 // DecodeRequest is the opposite of Encode. The image's blob stays in data.
 func DecodeRequest(data []byte) (*Request, error) {
 	d := decoder{b: data}
-	r := &Request{Verb: Verb(d.num()), ID: d.text(), Names: d.texts(),
-		PID: int32(d.int()), At: d.time(), Task: d.task()}
+	r := &Request{Verb: Verb(d.num())}
+	if r.Verb == Hello || r.Verb == Upgrade {
+		return r, d.err // what follows may be of another version
+	}
+	r.ID, r.Names, r.PID, r.At, r.Task = d.text(), d.texts(), int32(d.int()), d.time(), d.task()
 	if d.flag() {
 		r.Image = d.image()
 	}
@@ -107,8 +110,12 @@ func (a *Answer) Encode() []byte {
 // DecodeAnswer is the opposite of Encode.
 func DecodeAnswer(data []byte) (*Answer, error) {
 	d := decoder{b: data}
-	a := &Answer{Version: uint32(d.num()), PID: int32(d.int()), At: d.time(), Failed: int32(d.int()),
-		Errno: syscall.Errno(d.num()), Names: d.texts()}
+	a := &Answer{Version: uint32(d.num()), PID: int32(d.int())}
+	if a.Version != 0 && a.Version != Version {
+		a.Failed = -1 // only a greeting has a version
+		return a, d.err
+	}
+	a.At, a.Failed, a.Errno, a.Names = d.time(), int32(d.int()), syscall.Errno(d.num()), d.texts()
 	for range d.count() {
 		a.Tasks = append(a.Tasks, Task{ID: d.text(), PID: int32(d.int()), Started: d.time(), Ended: d.flag(),
 			Code: int32(d.int()), At: d.time(), OOMKilled: d.flag(), Unknown: d.flag()})

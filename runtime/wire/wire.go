@@ -16,6 +16,10 @@
 //	  Fetch{id}                           ──▶
 //	                                      ◀──   Answer + descriptors
 //	  Adopt{id, pid}    + descriptors     ──▶   the monitor before this one died
+//	  Upgrade           + program         ──▶   executes it in its own place
+//	                                      ◀──   Answer{pid}, by the new program
+//
+// What the monitor leaves to that program is a Handover. All connections go on.
 //
 // The encoding is a plain sequence of numbers and strings: no reflection, for
 // the monitor is to stay small. The package opens no file.
@@ -30,7 +34,9 @@ import (
 	"cri-mini/runtime/spawn"
 )
 
-// Version changes whenever a message does.
+// Version changes whenever a message does. Hello and Upgrade, which have
+// nothing but their verb, and the beginning of the answer are the same in all
+// versions: with those two a daemon gets a monitor of its own version.
 const Version = 2
 
 // Verb says what a request wants.
@@ -51,6 +57,7 @@ const (
 	Forget          // the ended task ID
 	Quit            // end the monitor; refused while a task runs
 	Pins            // what is kept by Pin, as tasks that have an ID only
+	Upgrade         // execute the program sent along; refused while a process is being started
 )
 
 // Request is what the daemon says.
@@ -111,8 +118,8 @@ type Task struct {
 }
 
 // Errors of the monitor itself, as errnos: ESRCH for an unknown task, EEXIST
-// for one that is known already, EBUSY for Quit with tasks, EBADMSG for a
-// request it does not understand.
+// for one that is known already, EBUSY for Quit with tasks and Upgrade with a
+// spawn under way, EBADMSG for a request it does not understand.
 
 var errShort = errors.New("message ends too early")
 

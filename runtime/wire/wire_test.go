@@ -23,7 +23,7 @@ var request = Request{
 }
 
 var answer = Answer{
-	Version: 1, PID: 42, At: time.Unix(1, 2), Failed: -1, Errno: unix.ENOENT, Names: []string{"pidfd"},
+	Version: Version, PID: 42, At: time.Unix(1, 2), Failed: -1, Errno: unix.ENOENT, Names: []string{"pidfd"},
 	Tasks: []Task{{ID: "a", PID: 9, Started: time.Unix(3, 4), Ended: true, Code: 137, At: time.Unix(5, 0), OOMKilled: true}},
 }
 
@@ -50,9 +50,11 @@ func TestEveryCutMessageIsAnError(t *testing.T) {
 func FuzzDecode(f *testing.F) {
 	f.Add(request.Encode())
 	f.Add(answer.Encode())
+	f.Add(handover().Encode())
 	f.Fuzz(func(t *testing.T, data []byte) {
 		DecodeRequest(data)
 		DecodeAnswer(data)
+		DecodeHandover(data)
 	})
 }
 

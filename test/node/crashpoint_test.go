@@ -13,6 +13,7 @@ import (
 
 	"cri-mini/internal/crashpoint"
 	"cri-mini/internal/testregistry"
+	"cri-mini/internal/testtool"
 )
 
 var (
@@ -91,7 +92,7 @@ func newCrashes(t *testing.T, network string, kills map[string]int) *crashes {
 		mine: func(point string) bool {
 			return strings.HasPrefix(point, *crashPoint) && strings.HasPrefix(point, "cni.") == cni
 		},
-		story: &story{d: d, points: points, beside: d.startBeside()}}
+		story: &story{d: d, points: points, beside: d.startBeside(), build: testtool.OtherBuild(t, d.program())}}
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("the last: %s", c.at)
@@ -155,6 +156,7 @@ func (c *crashes) find() {
 		for _, point := range crashpoint.Points {
 			times := min(first[step][point], second[step][point])
 			if times == 0 || !c.mine(point) || strings.HasPrefix(point, "monitor.output") && steps[min(step, afterwards-1)].name != "exec" ||
+				upgrades(step) && !strings.HasPrefix(point, "upgrade.") && !slices.Contains(ownUpgrade, point) ||
 				step == afterwards && !strings.HasPrefix(point, "replace.") && !slices.Contains(handover, point) {
 				continue
 			}
@@ -162,6 +164,12 @@ func (c *crashes) find() {
 		}
 	}
 }
+
+// ownUpgrade is what a monitor passes when it executes another program. All else
+// in that step is as in a restart.
+var ownUpgrade = []string{"monitor.handover-written", "monitor.executed", "monitor.taken-over"}
+
+func upgrades(step int) bool { return step != afterwards && steps[step].name == "upgrade" }
 
 // missing are the points that have not killed often enough.
 func (c *crashes) missing() (points []string) {

@@ -35,6 +35,7 @@ type daemon struct {
 	state string   // on tmpfs, as /run is
 	flags []string // besides the folders
 	waves int      // of pods that were started together
+	other string   // program of another build, which is to be served; none: the usual one
 
 	process *exec.Cmd
 	ended   chan error // what Wait returned
@@ -93,8 +94,10 @@ func start(t *testing.T, flags ...string) *daemon {
 // where that means systemd.
 func cgroupDriver() string { return cmp.Or(os.Getenv("NODE_CGROUP_DRIVER"), "cgroupfs") }
 
+func (d *daemon) program() string { return cmp.Or(d.other, enclosure.Program("cri-mini")) }
+
 func (d *daemon) command() *exec.Cmd {
-	return exec.Command(enclosure.Program("cri-mini"), append([]string{
+	return exec.Command(d.program(), append([]string{
 		"serve", "--root", d.root(), "--state", filepath.Join(d.state, "state"), "--listen", d.endpoint(),
 		"--registry-config-dir", d.certs(), "--cni-conf-dir", d.conflists(), "--cni-bin-dir", filepath.Join(d.dir, "cni-bin"),
 		"--config", "/dev/null", "--cgroup-driver", cgroupDriver(), "--log-level", "debug",

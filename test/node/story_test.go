@@ -21,6 +21,7 @@ type story struct {
 	d      *daemon
 	points string // folder where crash points are armed
 	beside *beside
+	build  string // another build of the program
 
 	armed      string // a point; none after it fired
 	old        int    // the monitor then
@@ -56,6 +57,7 @@ var steps = []struct {
 	{"reopen log", (*story).reopenLog},
 	{"create one that is started late", func(s *story) error { return s.create("late") }},
 	{"restart", (*story).restart},
+	{"upgrade", (*story).upgrade},
 	{"start late, until it exits", (*story).startLate},
 	{"stop", (*story).stop},
 	{"remove image that is held", (*story).removeImage},
@@ -371,6 +373,12 @@ func (s *story) restart() error {
 		return nil
 	}
 	return err
+}
+
+// upgrade is a restart with the other one of two builds.
+func (s *story) upgrade() error {
+	s.d.swapBuild(s.build)
+	return s.restart()
 }
 
 func (s *story) startLate() error {
