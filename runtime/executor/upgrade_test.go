@@ -1,11 +1,14 @@
 package executor
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +17,7 @@ import (
 
 	"cri-mini/internal/testtool"
 	"cri-mini/runtime/spec"
+	"cri-mini/runtime/wire"
 )
 
 // upgrade has the monitor execute a program, and checks that it is the same
@@ -53,6 +57,17 @@ func (n *node) open() int {
 		n.t.Fatal(err)
 	}
 	return len(list)
+}
+
+// opensNoMore waits: a connection that we closed is one of the monitor's for a
+// moment.
+func (n *node) opensNoMore(before int) {
+	n.t.Helper()
+	for end := time.Now().Add(time.Minute); n.open() > before; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			n.t.Fatalf("the monitor has %d descriptors, had %d", n.open(), before)
+		}
+	}
 }
 
 // until waits for a text in a log.
@@ -112,9 +127,7 @@ func TestMonitorOfAnotherBuildExecutesOursAndKeepsAll(t *testing.T) {
 			t.Fatalf("upgrade %d: %v", i, err)
 		}
 	}
-	if now := n.open(); now > before {
-		t.Errorf("the monitor has %d descriptors, had %d", now, before)
-	}
+	n.opensNoMore(before)
 	if err := n.upgrade(programs[(turns-1)%2]); err != nil {
 		t.Errorf("upgrade to the same build: %v", err)
 	}
@@ -146,6 +159,105 @@ func TestMonitorOfAnotherBuildExecutesOursAndKeepsAll(t *testing.T) {
 	}
 	if lines := strings.Count(logText(t, slow.LogPath), "\n"); lines != 30000 {
 		t.Errorf("%d lines in the log, want 30000", lines)
+	}
+}
+
+// differing is a program with another number in a constant of package wire.
+func differing(t *testing.T, file, constant string) string {
+	t.Helper()
+	name, err := filepath.Abs(filepath.Join("../wire", file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	source, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := regexp.MustCompile(`(?m)^const ` + constant + ` = \d+$`)
+	if !line.Match(source) {
+		t.Fatalf("%s has no %s", file, constant)
+	}
+	dir := t.TempDir()
+	changed, overlay, program := filepath.Join(dir, file), filepath.Join(dir, "overlay.json"), filepath.Join(dir, "init")
+	text, err := json.Marshal(map[string]any{"Replace": map[string]string{name: changed}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.WriteFile(changed, line.ReplaceAll(source, []byte("const "+constant+" = 99")), 0o600), os.WriteFile(overlay, text, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	build := exec.Command("go", "build", "-overlay", overlay, "-o", program, "./testdata/init")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	return program
+}
+
+func TestMonitorOfAnotherProtocolIsUpgradedBeforeAnythingElse(t *testing.T) {
+	n := newNode(t, spec.Sandbox{})
+	c := n.container("a", func(s *spec.Container) { s.Stdin = true }, "sh", "-c", "echo -n begin; read x; echo $x; exit 3")
+	n.start(c)
+	pid := n.MonitorPID()
+	// The other build does execute, and answers as what it is.
+	if err := n.upgrade(differing(t, "wire.go", "Version")); err == nil || !strings.Contains(err.Error(), "99") {
+		t.Fatalf("a monitor of version 99: %v", err)
+	}
+	n.Close()
+	n.nextDaemon()
+	if n.MonitorPID() != pid || !runs(t, pid, ownProgram) {
+		t.Errorf("the monitor is %d and runs our program: %t; want %d", n.MonitorPID(), runs(t, pid, ownProgram), pid)
+	}
+	view, err := n.Attach(t.Context(), "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer view.Close()
+	io.WriteString(view.Stdin(), "end\n")
+	if exit := n.exit("a"); exit.Code != 3 {
+		t.Errorf("exit %+v, want 3", exit)
+	}
+	if got := logText(t, c.LogPath); got != "beginend\n" {
+		t.Errorf("log %q", got)
+	}
+}
+
+// A daemon of an older build, say: nothing is read, everything is handed over
+// once more.
+func TestMonitorThatCannotReadTheHandoverGetsWhatTheDaemonHolds(t *testing.T) {
+	n := newNode(t, spec.Sandbox{})
+	c := n.container("a", func(s *spec.Container) { s.Stdin = true }, "sh", "-c", "read x; echo $x; exit 3")
+	n.start(c)
+	pid := n.MonitorPID()
+	if err := n.upgrade(differing(t, "handover.go", "HandoverVersion")); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		_, pins, pinsErr := n.monitor.request(t.Context(), &wire.Request{Verb: wire.Fetch, ID: "pod"}, nil)
+		_, streams, err := n.monitor.request(t.Context(), &wire.Request{Verb: wire.Files, ID: "a"}, nil)
+		pins.close()
+		streams.close()
+		if pinsErr == nil && err == nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("not handed over: %v, %v", pinsErr, err)
+		}
+	}
+	if n.MonitorPID() != pid {
+		t.Errorf("the monitor is process %d, was %d", n.MonitorPID(), pid)
+	}
+	view, err := n.Attach(t.Context(), "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer view.Close()
+	io.WriteString(view.Stdin(), "end\n")
+	if exit := n.exit("a"); exit.Code != 3 || exit.Unknown {
+		t.Errorf("exit %+v, want 3", exit)
+	}
+	if got := logText(t, c.LogPath); got != "end\n" {
+		t.Errorf("log %q", got)
 	}
 }
 
@@ -183,9 +295,7 @@ func TestMonitorThatCannotExecuteTheProgramGoesOn(t *testing.T) {
 		}
 	}
 	ownProgram = own
-	if now := n.open(); now > before {
-		t.Errorf("the monitor has %d descriptors, had %d", now, before)
-	}
+	n.opensNoMore(before)
 	io.WriteString(view.Stdin(), "x\n")
 	if exit := n.exit("a"); exit.Code != 3 {
 		t.Errorf("exit %+v, want 3", exit)
