@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cri-mini/internal/crashpoint"
+	"cri-mini/runtime/spec"
 	"cri-mini/runtime/wire"
 )
 
@@ -31,7 +32,7 @@ func (e *Executor) UpgradeMonitor(ctx context.Context) error {
 	crashpoint.Here("upgrade.needed")
 	err = e.monitor.upgrade(ctx)
 	crashpoint.Here("upgrade.answered")
-	if monitorDied(err) {
+	if errors.Is(err, spec.ErrMonitorDied) {
 		return nil // what takes its place is of our build
 	}
 	if err != nil {

@@ -109,8 +109,8 @@ func TestGreetingAndUpgradeAreTheSameInAllVersions(t *testing.T) {
 			t.Errorf("verb %d is sent as % x", verb, data)
 		}
 	}
-	if Hello != 1 || Upgrade != 14 {
-		t.Errorf("Hello is %d and Upgrade %d, were 1 and 14", Hello, Upgrade)
+	if Hello != 1 || Upgrade != 15 {
+		t.Errorf("Hello is %d and Upgrade %d, were 1 and 15", Hello, Upgrade)
 	}
 	if a, err := DecodeAnswer([]byte{99, 14, 1, 2, 3}); err != nil || a.Version != 99 || a.PID != 7 {
 		t.Errorf("a greeting of version 99 is read as %+v, %v", a, err)
