@@ -57,7 +57,7 @@ func (s *subject) live(t *table) error {
 		return err
 	}
 	t.add(podStart, s.name, took)
-	if s.name == own { // others stamp the start later
+	if s.ours() { // others stamp the start later
 		executed, err := p.untilExecuted(context.Background())
 		if err != nil {
 			return err
@@ -120,7 +120,7 @@ func lives(t *table, b *bare, all []*subject, count int) error {
 			return err
 		}
 		for _, s := range all {
-			if s.name != own && number%slow != 0 {
+			if !s.ours() && number%slow != 0 {
 				continue
 			}
 			if err := turn(s.name, s.place.CPU, s.live); err != nil {
@@ -130,6 +130,27 @@ func lives(t *table, b *bare, all []*subject, count int) error {
 	}
 	for _, name := range append([]string{floor}, names(all)...) {
 		t.note("processor time of a pod's life", name, cpu[name].Seconds()*1000/float64(counts[name]), "ms")
+	}
+	return nil
+}
+
+// crowded is lives in places that have pods already.
+func crowded(t *table, b *bare, all []*subject, crowd, count int) error {
+	var err error
+	there := make([][]*pod, len(all))
+	for i, s := range all {
+		if there[i], err = s.grow(nil, crowd); err != nil {
+			return err
+		}
+	}
+	time.Sleep(time.Second) // the kernel still works for what was made last
+	if err := lives(t, b, all, count); err != nil {
+		return err
+	}
+	for i, s := range all {
+		if err := s.shrink(there[i]); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -150,7 +171,7 @@ func rates(t *table, all []*subject, jobs int) error {
 	for range rounds {
 		for _, s := range all {
 			count := 8 + 2*jobs
-			if s.name == own {
+			if s.ours() {
 				count *= 4
 			}
 			rate, err := s.rate(count, jobs)

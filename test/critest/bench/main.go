@@ -22,6 +22,7 @@ import (
 
 type options struct {
 	daemon string
+	before string
 	peers  string
 	output string
 	parts  string
@@ -35,9 +36,10 @@ type options struct {
 func main() {
 	var o options
 	flag.StringVar(&o.daemon, "daemon", "", "`program` to measure (default: bin/cri-mini of the repository)")
+	flag.StringVar(&o.before, "before", "", "another `program` of ours, whose pods take turns with those of -daemon (default: none)")
 	flag.StringVar(&o.peers, "peers", "", "`folder` of the programs to compare with, as hack/peers makes it (default: compare with none)")
 	flag.StringVar(&o.output, "output", "", "`directory` for logs and results (default: .cache/bench)")
-	flag.StringVar(&o.parts, "parts", "lives,rates,idle,pull,scale", "what to measure; check holds two ratios instead")
+	flag.StringVar(&o.parts, "parts", "lives,rates,idle,pull,scale", "what to measure; also crowded: lives beside the pods of a crowd; and check: holds two ratios")
 	flag.IntVar(&o.pods, "pods", 200, "pods one after the other")
 	flag.IntVar(&o.idle, "idle", 100, "idle pods, for memory and mounts")
 	flag.IntVar(&o.crowd, "crowd", 500, "pods that stay, for how things grow")
@@ -142,6 +144,8 @@ func (o *options) measure(part string, t *table, b *bare, all []*subject) error 
 		return nil
 	case "pull":
 		return pulls(t, all)
+	case "crowded":
+		return crowded(t, b, all, o.crowd, o.pods)
 	case "scale":
 		return o.scale(t, all)
 	case "check":

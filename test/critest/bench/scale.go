@@ -20,7 +20,7 @@ func (o *options) scale(t *table, all []*subject) error {
 	var curves []curve
 	for _, s := range all {
 		goal := o.crowd
-		if s.name != own {
+		if !s.ours() {
 			goal = min(goal, peerPods)
 		}
 		c, err := s.crowd(t, goal)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 
 	"cri-mini/test/critest/internal/instance"
@@ -14,7 +15,15 @@ import (
 )
 
 // own is the name of what is measured; the others are there to compare with.
-const own = "cri-mini"
+// earlier is another build of it.
+const (
+	own     = "cri-mini"
+	earlier = "cri-mini before"
+)
+
+// ours tells whether it is quick, and stamps the start of a container as ours
+// does.
+func (s *subject) ours() bool { return s.name == own || s.name == earlier }
 
 // daemon is one runtime, whoever made it.
 type daemon interface {
@@ -47,6 +56,9 @@ func (o *options) subjects(work string, images *testimage.Set) (all []*subject, 
 		}
 	}()
 	names := []string{own}
+	if o.before != "" {
+		names = append(names, earlier)
+	}
 	if o.peers != "" {
 		names = append(names, "containerd + runc", "containerd + crun")
 	}
@@ -61,12 +73,15 @@ func (o *options) subjects(work string, images *testimage.Set) (all []*subject, 
 		}
 		s := &subject{name: name, place: p, dir: dir}
 		all = append(all, s)
-		log := filepath.Join(o.output, []string{"daemon.log", "containerd-runc.log", "containerd-crun.log"}[i])
-		if name == own {
-			s.daemon = &instance.Daemon{Program: o.daemon, Work: dir, Log: log, Level: "info", CgroupDriver: "cgroupfs", Place: p}
-		} else {
-			handler := []string{"", "runc", "crun"}[i]
-			s.daemon = &instance.Containerd{Programs: o.peers, Handler: handler, Pause: pauseImage, Work: dir, Log: log, Place: p}
+		log := func(name string) string { return filepath.Join(o.output, name+".log") }
+		switch name {
+		case own:
+			s.daemon = &instance.Daemon{Program: o.daemon, Work: dir, Log: log("daemon"), Level: "info", CgroupDriver: "cgroupfs", Place: p}
+		case earlier:
+			s.daemon = &instance.Daemon{Program: o.before, Work: dir, Log: log("daemon-before"), Level: "info", CgroupDriver: "cgroupfs", Place: p}
+		default:
+			handler := strings.TrimPrefix(name, "containerd + ")
+			s.daemon = &instance.Containerd{Programs: o.peers, Handler: handler, Pause: pauseImage, Work: dir, Log: log("containerd-" + handler), Place: p}
 		}
 		if err := s.begin(images); err != nil {
 			return all, fmt.Errorf("%s: %w", name, err)

@@ -91,7 +91,7 @@ func (t *table) rows() []row {
 // its left to that of our own.
 func (t *table) print(w io.Writer) {
 	if len(t.order) > 0 {
-		t.head(w, "ms: least / p50 / p95 (ratio of p50)")
+		t.head(w, "ms: least / p25 / p50 / p95 (ratio of p50)")
 	}
 	for _, name := range t.order {
 		fmt.Fprintf(w, "| %s |", name)
@@ -102,7 +102,7 @@ func (t *table) print(w io.Writer) {
 				fmt.Fprint(w, " |")
 				continue
 			}
-			fmt.Fprintf(w, " %.2f / %.2f / %.2f%s |", percentile(s, 0)/1000, percentile(s, 50)/1000, percentile(s, 95)/1000, ratio(subject, percentile(s, 50), len(mine), func() float64 { return percentile(mine, 50) }))
+			fmt.Fprintf(w, " %.2f / %.2f / %.2f / %.2f%s |", percentile(s, 0)/1000, percentile(s, 25)/1000, percentile(s, 50)/1000, percentile(s, 95)/1000, ratio(subject, percentile(s, 50), len(mine), func() float64 { return percentile(mine, 50) }))
 		}
 		fmt.Fprintln(w)
 	}
