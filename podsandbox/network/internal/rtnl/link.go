@@ -13,6 +13,8 @@ import (
 const (
 	brMcastSnooping   = 23 // IFLA_BR_MCAST_SNOOPING
 	brPortMode        = 4  // IFLA_BRPORT_MODE, "hairpin"
+	brPortMcastFlood  = 27 // IFLA_BRPORT_MCAST_FLOOD
+	brPortBcastFlood  = 30 // IFLA_BRPORT_BCAST_FLOOD
 	vethPeer          = 1  // VETH_INFO_PEER
 	inet6AddrGenMode  = 8  // IFLA_INET6_ADDR_GEN_MODE
 	addrGenModeManual = 1  // IN6_ADDR_GEN_MODE_NONE
@@ -87,13 +89,19 @@ func (b *Batch) NewVeth(v Veth) {
 
 // BridgePort adds a message for a device in a bridge: traffic may return
 // through the port it came from, and the device makes no addresses of its own.
+// What other ports send to many does not come out of it, only what the bridge
+// itself sends: each new pod would be greeted by all others.
 func (b *Batch) BridgePort(name, alias string, ipv6 bool) {
 	b.Begin(unix.RTM_NEWLINK, 0, ifinfo(unix.AF_UNSPEC, 0, 0, 0), "set bridge port "+name)
 	b.Text(unix.IFLA_IFNAME, name)
 	b.Text(unix.IFLA_IFALIAS, alias)
 	b.Nest(unix.IFLA_LINKINFO, nil, func() {
 		b.Text(unix.IFLA_INFO_SLAVE_KIND, "bridge")
-		b.Nest(unix.IFLA_INFO_SLAVE_DATA, nil, func() { b.Attr(brPortMode, []byte{1}) })
+		b.Nest(unix.IFLA_INFO_SLAVE_DATA, nil, func() {
+			b.Attr(brPortMode, []byte{1})
+			b.Attr(brPortMcastFlood, []byte{0})
+			b.Attr(brPortBcastFlood, []byte{0})
+		})
 	})
 	if ipv6 {
 		b.manualAddresses()
