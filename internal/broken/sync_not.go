@@ -1,0 +1,6 @@
+//go:build !broken_sync
+
+package broken
+
+// Sync: layers are marked as durable without a sync.
+const Sync = false
