@@ -1,10 +1,16 @@
 package powercut
 
-// Content is what a disk has: a base that stays as it is, and what was written
-// since.
+import (
+	"bytes"
+	"maps"
+)
+
+// Content is what a disk has: a base, pages above it, which other contents may
+// share and so stay as they are, and pages of its own.
 type Content struct {
-	base  []byte
-	pages map[int64]*[block]byte // by their number
+	base   []byte
+	shared map[int64]*[block]byte // by their number
+	own    map[int64]*[block]byte
 }
 
 // NewContent is that of a disk which nothing was written to. The size is a
@@ -13,22 +19,43 @@ func NewContent(size int) *Content { return &Content{base: make([]byte, size)} }
 
 func (c *Content) size() int64 { return int64(len(c.base)) }
 
+func (c *Content) page(number int64) []byte {
+	for _, pages := range []map[int64]*[block]byte{c.own, c.shared} {
+		if page := pages[number]; page != nil {
+			return page[:]
+		}
+	}
+	return c.base[number*block : (number+1)*block]
+}
+
+func (c *Content) ownPage(number int64) []byte {
+	page := c.own[number]
+	if page == nil {
+		page = (*[block]byte)(bytes.Clone(c.page(number)))
+		if c.own == nil {
+			c.own = make(map[int64]*[block]byte)
+		}
+		c.own[number] = page
+	}
+	return page[:]
+}
+
+// settled is the same content without pages of its own, to be copied.
+func (c *Content) settled() Content {
+	shared := make(map[int64]*[block]byte, len(c.shared)+len(c.own))
+	maps.Copy(shared, c.shared)
+	maps.Copy(shared, c.own)
+	return Content{base: c.base, shared: shared}
+}
+
 // each visits the pages of a range, as they are or, to be written to, as copies.
 func (c *Content) each(offset, length int64, write bool, do func(page []byte, done int64)) {
 	for done := int64(0); done < length; {
 		number, within := (offset+done)/block, (offset+done)%block
 		n := min(block-within, length-done)
-		page := c.base[number*block : (number+1)*block]
-		own := c.pages[number]
-		if own == nil && write {
-			own = (*[block]byte)(append([]byte(nil), page...))
-			if c.pages == nil {
-				c.pages = make(map[int64]*[block]byte)
-			}
-			c.pages[number] = own
-		}
-		if own != nil {
-			page = own[:]
+		page := c.page(number)
+		if write {
+			page = c.ownPage(number)
 		}
 		do(page[within:within+n], done)
 		done += n

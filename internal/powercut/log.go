@@ -36,35 +36,35 @@ func (l *Log) Flushes() (positions []int) {
 // order of their positions, for it goes through the log only once.
 type Replay struct {
 	log     *Log
-	durable []byte // all before the last flush
-	flushed int    // how many entries that is
+	durable Content // all before the last flush
+	flushed int     // how many entries that is
 }
 
 // Replay begins at the start of the log, which nothing is added to any more.
 func (l *Log) Replay() *Replay {
-	return &Replay{log: l, durable: append([]byte(nil), l.start...)}
+	return &Replay{log: l, durable: Content{base: l.start}}
 }
 
 // Cut is what a disk may have after the power went when position entries of the
 // log had been done: all up to the last flush, and of what came after it what
-// chance lets survive. It may be used until the next Cut.
+// chance lets survive.
 func (r *Replay) Cut(position int, chance *rand.Rand) *Content {
 	for i := position - 1; i >= r.flushed; i-- {
-		if !r.log.entries[i].flush() {
-			continue
+		if r.log.entries[i].flush() {
+			for _, e := range r.log.entries[r.flushed:i] {
+				r.durable.write(e.offset, e.data)
+			}
+			r.durable = r.durable.settled()
+			r.flushed = i + 1
+			break
 		}
-		for _, e := range r.log.entries[r.flushed:i] {
-			copy(r.durable[e.offset:], e.data)
-		}
-		r.flushed = i + 1
-		break
 	}
-	c := &Content{base: r.durable}
+	c := r.durable // whose own pages are none
 	survive := fate(chance)
 	for i, e := range r.log.entries[r.flushed:position] {
-		survive(c, e, position-r.flushed-i)
+		survive(&c, e, position-r.flushed-i)
 	}
-	return c
+	return &c
 }
 
 // sizes of what a disk writes as a whole, or not at all.

@@ -16,13 +16,15 @@ func attach(file string) (*os.File, error) {
 		return nil, &ErrUnsupported{"loop devices", err}
 	}
 	defer control.Close()
-	backing, err := os.OpenFile(file, os.O_RDWR, 0)
+	// Not by package os: it would have the kernel ask us for poll, and stop this
+	// whole process until we answer.
+	backing, err := unix.Open(file, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("open its file: %w", err)
 	}
-	defer backing.Close()
-	if _, err := backing.Stat(); err != nil { // has the kernel ask for the size
-		return nil, err
+	defer unix.Close(backing)
+	if err := unix.Fstat(backing, new(unix.Stat_t)); err != nil { // has the kernel ask for the size
+		return nil, fmt.Errorf("ask for its size: %w", err)
 	}
 	for range 100 {
 		number, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
@@ -33,7 +35,7 @@ func attach(file string) (*os.File, error) {
 		if err != nil {
 			return nil, err
 		}
-		config := unix.LoopConfig{Fd: uint32(backing.Fd()), Info: unix.LoopInfo64{Flags: unix.LO_FLAGS_AUTOCLEAR}}
+		config := unix.LoopConfig{Fd: uint32(backing), Info: unix.LoopInfo64{Flags: unix.LO_FLAGS_AUTOCLEAR}}
 		if err = unix.IoctlLoopConfigure(int(device.Fd()), &config); err == nil {
 			return device, nil
 		}

@@ -69,6 +69,13 @@ func record(t *testing.T, d *disk, c *catalogue, certs, form string, rounds int)
 	}}
 	r.daemon = newDaemon(t, r.root(), certs, form)
 	r.begin = d.Position()
+	end, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		writeback(filepath.Join(r.folder(), "layers"), *seed, end)
+	}()
+	stopWriteback := sync.OnceFunc(func() { close(end); <-ended })
+	t.Cleanup(stopWriteback)
 	base := c.layer("base", 60, 200_000)
 	for round := range rounds {
 		tag := func(name string) string { return fmt.Sprint(name, round) }
@@ -98,6 +105,7 @@ func record(t *testing.T, d *disk, c *catalogue, certs, form string, rounds int)
 		}
 	}
 	r.daemon.stop()
+	stopWriteback()
 	d.unmount()
 	r.log = d.Recorded()
 	return r.recording
