@@ -55,6 +55,12 @@ func (d *daemon) logs() string      { return filepath.Join(d.dir, "logs") }
 // pods, and nothing of it may be left.
 func start(t *testing.T, flags ...string) *daemon {
 	t.Helper()
+	return startOn(t, func(*daemon) {}, flags...)
+}
+
+// startOn starts an instance on what is put into its folders before.
+func startOn(t *testing.T, put func(*daemon), flags ...string) *daemon {
+	t.Helper()
 	before := count(t)
 	d := &daemon{t: t, dir: t.TempDir(), flags: flags}
 	var err error
@@ -76,6 +82,7 @@ func start(t *testing.T, flags ...string) *daemon {
 	}
 	d.RuntimeServiceClient = criapi.NewRuntimeServiceClient(d.conn)
 	d.images = criapi.NewImageServiceClient(d.conn)
+	put(d)
 	d.serve()
 	t.Cleanup(func() {
 		d.stopAll()
