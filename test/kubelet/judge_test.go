@@ -18,6 +18,7 @@ var usual = []struct{ pattern, why string }{
 	{`"Failed to get system container stats".* containerName="/(tests|system.slice/vm.service)"`, "the kubelet's own eyes find a group later than it asks for it, here that of the tests"},
 	{"Housekeeping took longer than expected", "a machine that is slow or busy"},
 	{"Eviction manager: (cannot evict a critical pod|eviction thresholds have been met, but no pods are active to evict)", "a disk that is never free enough, and static pods"},
+	{"failed to delete cgroup paths for .*Timed out while waiting for systemd to remove", "systemd ends many slices at once on a machine that is slow or busy; the kubelet asks again"},
 
 	// What the tests have fail.
 	{"back-off .* restarting failed container=main pod=always-node", "a pod that fails on purpose"},
@@ -28,6 +29,7 @@ var usual = []struct{ pattern, why string }{
 	{"Skipping pod synchronization.*(pleg has yet to be successful|may not have completed yet)", "before the first list of pods"},
 	{"Image garbage collection failed once. Stats initialization may not have completed yet", "before the first statistics"},
 	{"Failed to read data from checkpoint.*kubelet_internal_checkpoint", "the first start of all, with no devices"},
+	{`("Unable to access cache records about image pulls"|"Error migrating image pulled records").*Object 'Kind' is missing in ''`, "files of its own that were not on the disk when the power went"},
 	{"failed to check if we have separate container filesystem", "the kubelet knows the labels of two runtimes by name"},
 	{`("Error getting the current node from lister"|"Unable to register mirror pod because node is not registered yet").*node \\"[^"]*\\" not found`, "pods are begun before the node is registered with an API server"},
 	{`PodSandbox from runtime service failed.*podSandboxID=""`, "asked without a pod, to learn whether there is such a call"},
@@ -41,7 +43,7 @@ var usual = []struct{ pattern, why string }{
 	{`Could not get metadata.*/manifests/[^/]*: no such file`, "the kubelet looks at the file of a pod that is taken away meanwhile"},
 	{"Unable to process watch event.*(doesn't exist in cache|/manifests/.*no such file)", "the kubelet sees the end of a file by its watch and by its list"},
 	{`(ContainerStatus|RemoveContainer|ReopenContainerLog) from runtime service failed.*code = NotFound`, "the kubelet asks for a container that another part of it has just removed"},
-	{`"(Failed to get container status|Failed to remove container|Container garbage collection failed|Failed to rotate log for container|Container log doesn't exist, reopen container log failed)".*code = NotFound`, "the same"},
+	{`"(Image garbage collection failed multiple times in a row|Failed to get container status|Failed to remove container|Container garbage collection failed|Failed to rotate log for container|Container log doesn't exist, reopen container log failed)".*code = NotFound`, "the same"},
 	{"(ReopenContainerLog|Failed to rotate log for container|reopen container log failed).*not possible in this state: it is exited", "the kubelet rotates the log of a container that has just ended"},
 	{`"failed to read (memory|cpu) cgroup (limits|config) for the pod".*no such file`, "the kubelet looks at its group of a pod that it has just removed"},
 	{"Failed to remove container log dead symlink.*no such file", "two parts of the kubelet remove the same link"},

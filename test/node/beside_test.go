@@ -54,7 +54,7 @@ func (d *daemon) startBeside() *beside {
 		c := talking.chatty(o.name, o.tty, append([]string{"-burst", "5", "-pause", "5ms"}, o.args...)...)
 		b.all = append(b.all, &bystander{container: c, tty: o.tty, streams: o.streams, next: map[string]int{}})
 	}
-	silent := containerConfig("silent", "sh", "-c", "until test -e /tmp/end; do sleep 0.1; done; exit 43")
+	silent := containerConfig("silent", "sh", "-c", "busybox mkfifo /tmp/never; exec 3<>/tmp/never; until test -e /tmp/end; do read -t 0.1 line <&3; done; exit 43") // no child that comes and goes
 	joined := containerConfig("joined", "sleep", "1000")
 	joined.Linux.SecurityContext.NamespaceOptions.Pid = criapi.NamespaceMode_POD
 	b.all = append(b.all, &bystander{container: talking.run(silent)}, &bystander{container: shared.run(joined)})

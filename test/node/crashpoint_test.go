@@ -326,6 +326,7 @@ func (c *crashes) killAt(step int, x crash) {
 		if died == 0 || c.t.Failed() {
 			break
 		}
+		c.beside.unharmed(0)
 	}
 	if c.cut {
 		c.kills[x.point]++

@@ -117,7 +117,9 @@ func (s *story) revive() {
 	if !strings.HasPrefix(point, "monitor.") {
 		s.buryDaemon()
 		s.succeed()
-		s.beside.unharmed(0)
+		if s.armed == "" { // else a question could meet the second death
+			s.beside.unharmed(0)
+		}
 		return
 	}
 	s.monitors++

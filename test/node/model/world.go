@@ -54,6 +54,7 @@ const (
 	Ends                   // at once, with CodeEnds
 	Missing                // is not there
 	Asked                  // Obeys, and was perhaps asked
+	Hurried                // Ends, and was perhaps asked to before
 	Dying                  // was sent SIGKILL
 )
 
@@ -117,6 +118,8 @@ func (c Container) alone() []Container {
 		return []Container{c.exited(CodeEnds)}
 	case Asked:
 		return []Container{c.exited(CodeAsked), c.exited(CodeTerminated)}
+	case Hurried:
+		return []Container{c.exited(CodeEnds), c.exited(CodeTerminated)}
 	case Dying:
 		return []Container{c.exited(CodeKilled)}
 	}
@@ -136,6 +139,9 @@ func (c Container) killed() []Container {
 func (c Container) asked(pod int) Container {
 	if c.State == Running && (c.Program == Obeys || c.Program == Sleeps && pod == SharedPID) {
 		c.Program = Asked
+	}
+	if c.State == Running && c.Program == Ends && pod == SharedPID {
+		c.Program = Hurried
 	}
 	return c
 }
