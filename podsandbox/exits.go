@@ -63,6 +63,9 @@ func ending(x spec.Exit) end {
 	switch {
 	case x.Unknown:
 		e.Code, e.Reason, e.Message = 255, "Unknown", "nobody saw the exit of the container"
+		if x.OOMKilled { // which the control group tells, and its code nobody
+			e.Reason, e.Message = "OOMKilled", "it reached its limit of memory, and the kernel killed it; nobody saw its exit code"
+		}
 	case x.OOMKilled:
 		e.Reason = "OOMKilled"
 	case x.Code == 0:

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -51,9 +52,11 @@ func (c *serveCmd) Run(ctx context.Context, e *config.Endpoint) error {
 		{"pods", d.openPods},
 		{"monitor", d.upgradeMonitor},
 	} {
+		begun := time.Now()
 		if err := step.open(ctx); err != nil {
 			return fmt.Errorf("%s: %w", step.name, err)
 		}
+		d.log.Debug("opened", "part", step.name, "took", time.Since(begun))
 	}
 	d.serveAll()
 	d.announce()

@@ -177,11 +177,25 @@ func (e *Executor) addNoted(ctx context.Context, tasks map[string]spec.Task) err
 		if exit, ok := e.recordedExit(id); ok {
 			task.Exit = &exit
 		} else if err := e.adoptOrphan(ctx, id, n); err != nil {
-			task.Exit = &spec.Exit{Code: 255, At: time.Now(), Unknown: true}
+			task.Exit = &spec.Exit{Code: 255, At: time.Now(), Unknown: true, OOMKilled: e.killedForMemory(n.Cgroup)}
 		}
 		tasks[id] = task
 	}
 	return nil
+}
+
+// killedForMemory asks the group of a container whose exit nobody saw, and which
+// is removed later.
+func (e *Executor) killedForMemory(path string) bool {
+	if path == "" {
+		return false
+	}
+	group, err := e.loadGroup(path)
+	if err != nil {
+		return false // it is gone, and nobody can tell
+	}
+	kills, err := group.OOMKills()
+	return err == nil && kills > 0
 }
 
 // populated tells whether anything lives in a group.
