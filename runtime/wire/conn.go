@@ -27,22 +27,27 @@ func Send(socket int, body []byte, files []int) error {
 	if err := writeAll(socket, head); err != nil {
 		return err
 	}
-	for len(files) > 0 {
-		n := min(batch, len(files))
-		if err := sendFiles(socket, files[:n]); err != nil {
+	for len(files) > batch {
+		if err := sendFiles(socket, []byte{0}, files[:batch]); err != nil {
 			return err
 		}
-		files = files[n:]
+		files = files[batch:]
 	}
-	return writeAll(socket, body)
+	// The body goes with the last marker: each message wakes the reader.
+	return sendFiles(socket, append([]byte{0}, body...), files)
 }
 
-func sendFiles(socket int, files []int) error {
+// sendFiles sends bytes, with the descriptors at the first of them.
+func sendFiles(socket int, b []byte, files []int) error {
 	for {
-		err := unix.Sendmsg(socket, []byte{0}, unix.UnixRights(files...), nil, unix.MSG_NOSIGNAL)
-		if err != unix.EINTR {
+		n, err := unix.SendmsgN(socket, b, unix.UnixRights(files...), nil, unix.MSG_NOSIGNAL)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
 			return err
 		}
+		return writeAll(socket, b[n:])
 	}
 }
 
