@@ -9,6 +9,7 @@ import (
 
 	"cri-mini/internal/config"
 	"cri-mini/internal/crashpoint"
+	"cri-mini/internal/timerslack"
 )
 
 type serveCmd struct {
@@ -35,6 +36,7 @@ func (c *serveCmd) Run(ctx context.Context, e *config.Endpoint) error {
 			return err
 		}
 	}
+	timerslack.Relax() // without, it is slower
 	defer d.closeInTime()
 	for _, step := range []struct {
 		name string

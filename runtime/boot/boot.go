@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cri-mini/internal/crashpoint"
+	"cri-mini/internal/timerslack"
 	"cri-mini/runtime/monitor"
 )
 
@@ -40,6 +41,7 @@ func init() {
 		// children; closing it here could hit what the runtime opened.
 		unix.CloseRange(listener, ^uint(0)>>32, unix.CLOSE_RANGE_CLOEXEC)
 		defaultSignals()
+		timerslack.Relax() // without, it is slower
 		err := crashpoint.WatchAsTold()
 		if err == nil {
 			err = monitor.RunOrTakeOver(listener)

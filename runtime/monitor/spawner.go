@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cri-mini/internal/crashpoint"
+	"cri-mini/internal/timerslack"
 	"cri-mini/runtime/spawn"
 )
 
@@ -121,6 +122,9 @@ func (s *spawners) start() {
 		if err := spawn.EnterSeed(); err != nil {
 			say("enter the seed namespace: ", err.Error())
 			unix.Exit(1)
+		}
+		if err := timerslack.Usual(); err != nil { // a program inherits it
+			say("reset the timer slack: ", err.Error())
 		}
 		for j := range s.jobs {
 			crashpoint.Here("monitor.before-clone")
