@@ -16,7 +16,7 @@ test: build # everything this machine can test
 test-node: build # what needs a whole node, in a virtual machine of its own
 	hack/testnode
 
-test-crash: build # kills of daemon and monitor, at each point and at random: more than an hour
+test-crash: build # kills of daemon and monitor, at each point and at random, and power cuts: more than an hour
 	hack/testcrash
 
 test-cluster: # a Kubernetes cluster of two nodes, three minutes; half an hour more the first time
