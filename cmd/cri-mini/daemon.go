@@ -19,6 +19,7 @@ import (
 	"cri-mini/cri/stream"
 	"cri-mini/image"
 	"cri-mini/internal/config"
+	"cri-mini/internal/fdstore"
 	"cri-mini/internal/hostpath"
 	"cri-mini/internal/socket"
 	"cri-mini/internal/undo"
@@ -37,6 +38,8 @@ type daemon struct {
 
 	log      *slog.Logger
 	images   *image.Store
+	store    *fdstore.Store // nil where nobody keeps descriptors for us
+	kept     map[string]fdstore.Bundle
 	executor *executor.Executor
 	systemd  *systemd.Manager // nil with the driver cgroupfs
 	network  *network.Network
@@ -90,6 +93,16 @@ func (d *daemon) openLog(context.Context) error {
 	}
 	d.log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 	slog.SetDefault(d.log)
+	return nil
+}
+
+// openStore takes what earlier daemons have given to the service manager.
+func (d *daemon) openStore(context.Context) error {
+	if d.private != "" {
+		return nil // no service, though one may have started us
+	}
+	d.store, d.kept = fdstore.FromEnvironment(d.log)
+	d.opened.Add(d.store.Close)
 	return nil
 }
 
@@ -185,7 +198,7 @@ func (d *daemon) openImages(context.Context) (err error) {
 }
 
 func (d *daemon) openExecutor(ctx context.Context) (err error) {
-	if d.executor, err = executor.Open(ctx, executor.Options{State: d.State, Logger: d.log, Systemd: d.systemd}); err != nil {
+	if d.executor, err = executor.Open(ctx, executor.Options{State: d.State, Logger: d.log, Systemd: d.systemd, Store: d.store, Kept: d.kept}); err != nil {
 		return err
 	}
 	d.opened.Add(func() error {

@@ -43,6 +43,7 @@ func (c *serveCmd) Run(ctx context.Context, e *config.Endpoint) error {
 		open func(context.Context) error
 	}{
 		{"log", d.openLog},
+		{"stored descriptors", d.openStore},
 		{"streams", d.openStreams},
 		{"lock", d.openLocks},
 		{"sockets", d.openSockets},

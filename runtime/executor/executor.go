@@ -20,6 +20,7 @@ import (
 
 	"cri-mini/internal/atomicfile"
 	"cri-mini/internal/crashpoint"
+	"cri-mini/internal/fdstore"
 	"cri-mini/runtime/capability"
 	"cri-mini/runtime/cgroup"
 	"cri-mini/runtime/cgroup/systemd"
@@ -32,6 +33,10 @@ type Options struct {
 	Logger *slog.Logger
 	// Systemd makes the groups that are scopes; nil where we make all.
 	Systemd *systemd.Manager
+	// Store keeps what we hold for the case that we and the monitor die
+	// together, and Kept is what it has; nil where nobody keeps it.
+	Store *fdstore.Store
+	Kept  map[string]fdstore.Bundle
 }
 
 // Executor makes sandboxes and containers. It is safe for concurrent use.
@@ -42,6 +47,7 @@ type Executor struct {
 	cgroups cgroup.Root
 	systemd *systemd.Manager // or nil
 	monitor *client
+	store   *fdstore.Store // or nil
 	exits   chan spec.TaskExit
 	limits  limits
 	layers  layerMounts
@@ -87,7 +93,7 @@ func Open(ctx context.Context, o Options) (*Executor, error) {
 		o.Logger.Warn("control groups of this daemon cannot be known to later ones", "err", err)
 	}
 	e := &Executor{
-		state: o.State, mark: mark, log: o.Logger, cgroups: root, systemd: o.Systemd, limits: own,
+		state: o.State, mark: mark, log: o.Logger, cgroups: root, systemd: o.Systemd, store: o.Store, limits: own,
 		exits:     make(chan spec.TaskExit, 1024),
 		sandboxes: map[string]*sandbox{}, containers: map[string]*container{}, users: map[spec.IDMapping]*os.File{},
 	}
@@ -101,6 +107,9 @@ func Open(ctx context.Context, o Options) (*Executor, error) {
 		// While we came up. What it had told us of is handed to the next one.
 		e.log.Error("the monitor has died; starting another", "pid", e.monitor.pid())
 		err = e.tryReplace(ctx)
+	}
+	if err == nil {
+		err = e.restore(ctx, o.Kept)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("monitor: %w", err)

@@ -77,6 +77,7 @@ func (e *Executor) startInit(ctx context.Context, s spec.Sandbox, made files) (s
 	c := e.container(initID(s.ID))
 	c.mu.Lock()
 	c.running = &running{pid: int(answer.PID), started: answer.At, files: got, cgroup: s.Cgroup}
+	e.storeTask(c)
 	c.mu.Unlock()
 	back.Keep()
 	return spec.Started{PID: int(answer.PID), At: answer.At}, nil
@@ -150,6 +151,7 @@ func (e *Executor) killInit(ctx context.Context, id, group string) error {
 	if err := e.forget(ctx, id, func() error { return e.endGroup(group) }); err != nil {
 		return err
 	}
+	e.store.Drop(storedTask + id)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	delete(e.containers, id)

@@ -85,6 +85,7 @@ func (e *Executor) Remove(ctx context.Context, s spec.Container) error {
 	if err := e.forget(ctx, s.ID, func() error { return e.endGroup(s.Cgroup) }); err != nil {
 		return err
 	}
+	e.store.Drop(storedTask + s.ID)
 	crashpoint.Here("remove.forgotten")
 	e.mu.Lock()
 	delete(e.containers, s.ID)

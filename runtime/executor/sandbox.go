@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cri-mini/internal/crashpoint"
+	"cri-mini/internal/fdstore"
 	"cri-mini/internal/undo"
 	"cri-mini/runtime/cgroup"
 	"cri-mini/runtime/internal/mount"
@@ -66,6 +67,7 @@ func (e *Executor) CreateSandbox(ctx context.Context, s spec.Sandbox) (init spec
 	if err := e.pin(ctx, s.ID, made); err != nil {
 		return init, err
 	}
+	e.store.Keep(storedPod+s.ID, fdstore.Bundle(made))
 	crashpoint.Here("pod.pinned")
 	back.Keep()
 	return init, nil
@@ -302,6 +304,9 @@ func (e *Executor) RemoveSandbox(ctx context.Context, id string) error {
 	crashpoint.Here("pod.init-gone")
 	s := e.take(id) // before the monitor lets it go, or its successor gets it
 	err := e.unpin(ctx, id)
+	if err == nil {
+		e.store.Drop(storedPod + id)
+	}
 	crashpoint.Here("pod.unpinned")
 	switch {
 	case s == nil:

@@ -120,6 +120,7 @@ func (e *Executor) start(ctx context.Context, c *container, attach bool) (spec.S
 		once: p.spec.StdinOnce, user: p.user, tracer: canTrace(p.spec),
 	}
 	e.note(c)
+	e.storeTask(c)
 	crashpoint.Here("start.noted-with-pid")
 	started := spec.Started{PID: int(answer.PID), At: answer.At}
 	if !attach {

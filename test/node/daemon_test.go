@@ -37,6 +37,9 @@ type daemon struct {
 	waves int      // of pods that were started together
 	other string   // program of another build, which is to be served; none: the usual one
 
+	// manager starts the daemon, as systemd would; nil: we do.
+	manager *serviceManager
+
 	process *exec.Cmd
 	ended   chan error // what Wait returned
 	conn    *grpc.ClientConn
@@ -131,6 +134,9 @@ func (d *daemon) launch() {
 	defer log.Close()
 	d.process = d.command()
 	d.process.Stdout, d.process.Stderr = log, log
+	if d.manager != nil {
+		d.manager.prepare(d.process)
+	}
 	if err := d.process.Start(); err != nil {
 		d.t.Fatal(err)
 	}
