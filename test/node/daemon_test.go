@@ -80,7 +80,10 @@ func startOn(t *testing.T, put func(*daemon), flags ...string) *daemon {
 	}
 	// One connection for all lives of the daemon, as the kubelet has it.
 	if d.conn, err = grpc.NewClient(d.endpoint(), grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1, MaxDelay: 10 * time.Millisecond}})); err != nil {
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1, MaxDelay: 10 * time.Millisecond},
+			MinConnectTimeout: patience, // without it an attempt may take no longer than the delay
+		})); err != nil {
 		t.Fatal(err)
 	}
 	d.RuntimeServiceClient = criapi.NewRuntimeServiceClient(d.conn)

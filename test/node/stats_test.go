@@ -215,6 +215,33 @@ func TestUseOfAProcessorIsThatOfABusyLoop(t *testing.T) {
 	}
 }
 
+func TestUseOfMemoryIsThatOfTheGroup(t *testing.T) {
+	needController(t, "memory")
+	d := ready(t)
+	p := d.runPod("p")
+	defer p.remove()
+	r := &criapi.LinuxContainerResources{MemoryLimitInBytes: 96 * mib, MemorySwapLimitInBytes: 96 * mib}
+	c := p.run(limited("c", r, "actor", "eat", "48", "1000s"))
+	eventually(t, "all is taken", func() bool { return strings.Contains(readFile(t, c.log), "full") })
+	group := c.group()
+	usage := uint64(figure(t, group, "memory.current", ""))
+	working := usage - uint64(figure(t, group, "memory.stat", "inactive_file"))
+	m := c.stats().Memory
+	for what, pair := range map[string][2]uint64{
+		"use":                 {m.UsageBytes.GetValue(), usage},
+		"working set":         {m.WorkingSetBytes.GetValue(), working},
+		"anonymous memory":    {m.RssBytes.GetValue(), uint64(figure(t, group, "memory.stat", "anon"))},
+		"what is left":        {m.AvailableBytes.GetValue(), 96*mib - working},
+		"working set of all":  {p.stats().Memory.WorkingSetBytes.GetValue(), working},
+		"metric of use":       {c.metric("container_memory_usage_bytes"), usage},
+		"metric of its limit": {c.metric("container_spec_memory_limit_bytes"), 96 * mib},
+	} {
+		if !near(pair[0], pair[1], 0.05) || pair[1] < 40*mib {
+			t.Errorf("%s: %d, in the group it is %d", what, pair[0], pair[1])
+		}
+	}
+}
+
 // The lists are asked for every ten seconds on nodes that have other things
 // to do.
 func TestStatisticsOfAHundredPodsAreCheap(t *testing.T) {
