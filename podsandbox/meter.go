@@ -93,6 +93,9 @@ const rateWindow = time.Second
 
 func (r *rate) observe(now sample) *uint64 {
 	r.newest = max(r.newest, now.used)
+	if now.at.Before(r.last.at) { // somebody looked later and was here first
+		return r.last.since(r.base)
+	}
 	if r.last.at.IsZero() || now.used < r.last.used {
 		r.base, r.last = now, now // the first, or counted anew
 		return nil
@@ -102,10 +105,15 @@ func (r *rate) observe(now sample) *uint64 {
 		base = r.last
 		r.base, r.last = r.last, now
 	}
-	passed := now.at.Sub(base.at)
-	if passed <= 0 || now.used < base.used {
+	return now.since(base)
+}
+
+// since is nil where no time has passed.
+func (s sample) since(base sample) *uint64 {
+	passed := s.at.Sub(base.at)
+	if passed <= 0 || s.used < base.used {
 		return nil
 	}
-	n := uint64(float64(now.used-base.used) / passed.Seconds())
+	n := uint64(float64(s.used-base.used) / passed.Seconds())
 	return &n
 }

@@ -219,6 +219,20 @@ func TestRateIsThatOfTheLatestWindow(t *testing.T) {
 	}
 }
 
+// Two look at the same time: who looked first may be second here.
+func TestRateIsKnownToWhoWasOvertaken(t *testing.T) {
+	start := time.Unix(1000, 0)
+	r := rate{base: sample{at: start}, last: sample{at: start}}
+	for _, step := range []struct {
+		at   time.Duration
+		used uint64
+	}{{10 * time.Second, seconds(10)}, {9 * time.Second, seconds(9)}, {20 * time.Second, seconds(20)}} {
+		if got := r.observe(sample{start.Add(step.at), step.used}); got == nil || *got != 1e9 {
+			t.Errorf("after %s: %v, want a processor", step.at, got)
+		}
+	}
+}
+
 func TestStartedContainerHasARateAtOnce(t *testing.T) {
 	inBubble(t, func(t *testing.T, l *life) {
 		l.startIn("", "a", "web")
