@@ -66,7 +66,7 @@ func (d *Disk) unmountFile() error {
 // serve answers one request after the other until the file is unmounted.
 func (d *Disk) serve(fd int) {
 	defer close(d.done)
-	in := make([]byte, inHeader+writeHead+maxWrite+block)
+	in := make([]byte, inHeader+writeHead+maxWrite+Block)
 	out := make([]byte, outHeader+maxWrite)
 	for {
 		n, err := unix.Read(fd, in)
@@ -140,7 +140,7 @@ func initialize(in, out []byte) int {
 	le.PutUint32(out[12:], le.Uint32(in[12:])&(asyncRead|bigWrites|maxPages))
 	le.PutUint32(out[20:], maxWrite)
 	le.PutUint32(out[24:], 1)
-	le.PutUint16(out[28:], maxWrite/block)
+	le.PutUint16(out[28:], maxWrite/Block)
 	return 64
 }
 
@@ -150,9 +150,9 @@ func (d *Disk) attributes(out []byte) int {
 	a := out[16:]
 	le.PutUint64(a, 1) // inode
 	le.PutUint64(a[8:], uint64(d.size))
-	le.PutUint64(a[16:], uint64(d.size/sector))
+	le.PutUint64(a[16:], uint64(d.size/Sector))
 	le.PutUint32(a[60:], unix.S_IFREG|0o600)
 	le.PutUint32(a[64:], 1) // link
-	le.PutUint32(a[80:], block)
+	le.PutUint32(a[80:], Block)
 	return 104
 }

@@ -36,13 +36,15 @@ func (l *Log) Flushes() (positions []int) {
 // order of their positions, for it goes through the log only once.
 type Replay struct {
 	log     *Log
+	unit    int64
 	durable Content // all before the last flush
 	flushed int     // how many entries that is
 }
 
-// Replay begins at the start of the log, which nothing is added to any more.
-func (l *Log) Replay() *Replay {
-	return &Replay{log: l, durable: Content{base: l.start}}
+// Replay begins at the start of the log, which nothing is added to any more. The
+// unit is what the disk writes as a whole or not at all, Sector or Block.
+func (l *Log) Replay(unit int64) *Replay {
+	return &Replay{log: l, unit: unit, durable: Content{base: l.start}}
 }
 
 // Cut is what a disk may have after the power went when position entries of the
@@ -60,32 +62,32 @@ func (r *Replay) Cut(position int, chance *rand.Rand) *Content {
 		}
 	}
 	c := r.durable // whose own pages are none
-	survive := fate(chance)
+	survive := fate(chance, r.unit)
 	for i, e := range r.log.entries[r.flushed:position] {
 		survive(&c, e, position-r.flushed-i)
 	}
 	return &c
 }
 
-// sizes of what a disk writes as a whole, or not at all.
+// What disks write as a whole.
 const (
-	sector = 512
-	block  = 4096
+	Sector = 512
+	Block  = 4096
 )
 
 // pieceAt is how much of a write can only survive together. The first block has
 // the superblock, of two sectors: ext4 mounts nothing where only one of them was
 // written, as can happen on no disk whose sectors are as large as its blocks.
 func pieceAt(offset, size int64) int64 {
-	if offset < block {
-		size = block
+	if offset < Block {
+		size = Block
 	}
 	return size - offset%size
 }
 
 // fate chooses what happens to all writes that were not flushed. What survives
 // of two writes to the same place is the later one, for a disk keeps that order.
-func fate(chance *rand.Rand) func(c *Content, e entry, fromEnd int) {
+func fate(chance *rand.Rand, unit int64) func(c *Content, e entry, fromEnd int) {
 	odds := []float64{0.1, 0.5, 0.9}[chance.IntN(3)]
 	whole := func(c *Content, e entry, _ int) { c.write(e.offset, e.data) }
 	pieces := func(size int64) func(*Content, entry, int) {
@@ -102,7 +104,7 @@ func fate(chance *rand.Rand) func(c *Content, e entry, fromEnd int) {
 	case 0: // nothing
 		return func(*Content, entry, int) {}
 	case 1: // everything, and of the last write a part
-		torn := pieces(sector)
+		torn := pieces(unit)
 		return func(c *Content, e entry, fromEnd int) {
 			if fromEnd == 1 {
 				torn(c, e, fromEnd)
@@ -124,8 +126,8 @@ func fate(chance *rand.Rand) func(c *Content, e entry, fromEnd int) {
 			}
 		}
 	case 4:
-		return pieces(block)
+		return pieces(Block)
 	default:
-		return pieces(sector)
+		return pieces(unit)
 	}
 }

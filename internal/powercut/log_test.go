@@ -9,9 +9,9 @@ import (
 // writes makes a log of whole blocks, each full of its own number, to
 // blocks one after the other, with a flush after every third.
 func writes(n int) *Log {
-	l := &Log{start: make([]byte, (n+1)*block)}
+	l := &Log{start: make([]byte, (n+1)*Block)}
 	for i := range n {
-		l.entries = append(l.entries, entry{int64(i+1) * block, bytes.Repeat([]byte{byte(i + 1)}, block)})
+		l.entries = append(l.entries, entry{int64(i+1) * Block, bytes.Repeat([]byte{byte(i + 1)}, Block)})
 		if i%3 == 2 {
 			l.entries = append(l.entries, entry{})
 		}
@@ -23,7 +23,7 @@ func TestCutKeepsWhatWasFlushedAndNothingThatWasNotWritten(t *testing.T) {
 	l := writes(30)
 	flushes := l.Flushes()
 	for seed := range uint64(4) {
-		replay, chance := l.Replay(), rand.New(rand.NewPCG(seed, 0))
+		replay, chance := l.Replay(Sector), rand.New(rand.NewPCG(seed, 0))
 		for position := range l.Len() {
 			got := replay.Cut(position, chance).flat()
 			flushed, written := 0, 0
@@ -35,7 +35,7 @@ func TestCutKeepsWhatWasFlushedAndNothingThatWasNotWritten(t *testing.T) {
 				}
 			}
 			for i := range 30 {
-				page := got[(i+1)*block : (i+2)*block]
+				page := got[(i+1)*Block : (i+2)*Block]
 				for _, b := range page {
 					switch {
 					case i < flushed && b != byte(i+1):
@@ -58,8 +58,8 @@ func TestCutsTearLoseAndReorderWhatWasNotFlushed(t *testing.T) {
 	l := writes(2)
 	seen := map[string]bool{}
 	for seed := range uint64(400) {
-		got := l.Replay().Cut(2, rand.New(rand.NewPCG(seed, 0))).flat()
-		first, second := state(got[block:2*block]), state(got[2*block:])
+		got := l.Replay(Sector).Cut(2, rand.New(rand.NewPCG(seed, 0))).flat()
+		first, second := state(got[Block:2*Block]), state(got[2*Block:])
 		seen[first+", "+second] = true
 	}
 	for _, want := range []string{"none, none", "whole, whole", "whole, none", "none, whole", "whole, torn", "torn, torn"} {
@@ -80,9 +80,9 @@ func state(page []byte) string {
 }
 
 func TestSuperblockIsNotTorn(t *testing.T) {
-	l := &Log{start: make([]byte, 2*block), entries: []entry{{0, bytes.Repeat([]byte{1}, 2*block)}}}
+	l := &Log{start: make([]byte, 2*Block), entries: []entry{{0, bytes.Repeat([]byte{1}, 2*Block)}}}
 	for seed := range uint64(200) {
-		if got := l.Replay().Cut(1, rand.New(rand.NewPCG(seed, 0))).flat(); state(got[:block]) == "torn" {
+		if got := l.Replay(Sector).Cut(1, rand.New(rand.NewPCG(seed, 0))).flat(); state(got[:Block]) == "torn" {
 			t.Fatalf("seed %d: torn", seed)
 		}
 	}

@@ -91,9 +91,14 @@ func (d *Disk) Recorded() *Log {
 	return log
 }
 
-// Show gives the disk another content, of the same size. Nothing on it may be
-// mounted.
+// Show gives the disk another content, of the same size. While something on it
+// is mounted, in any namespace, that is EBUSY: the next mount would be that one.
 func (d *Disk) Show(c *Content) error {
+	alone, err := unix.Open(d.Path(), unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("disk: have it alone: %w", err)
+	}
+	defer unix.Close(alone)
 	d.mu.Lock()
 	d.content = c
 	d.mu.Unlock()

@@ -50,7 +50,7 @@ func cutPower(t *testing.T, form string) {
 	t.Logf("recorded %d writes and flushes, %d flushes, in %s", r.log.Len()-1, len(r.log.Flushes()), time.Since(began).Round(time.Millisecond))
 	began = time.Now()
 	chance := rand.New(rand.NewPCG(*seed, 1))
-	replay, sum := r.log.Replay(), counts{}
+	replay, sum := r.log.Replay(d.kind.unit), counts{}
 	for i, position := range positions(r, *cuts, chance) {
 		if err := d.boot(replay.Cut(position, chance)); err != nil {
 			t.Fatalf("cut at %d: %v", position, err)
