@@ -83,21 +83,14 @@ func (e *Executor) taskThings(ctx context.Context) ([]audit.Thing, error) {
 
 // pinThings are pods' namespaces, after the tasks that are in them.
 func (e *Executor) pinThings(ctx context.Context) ([]audit.Thing, error) {
-	var answer *wire.Answer
-	err := outlive(ctx, func() (err error) {
-		answer, _, err = e.monitor.request(ctx, &wire.Request{Verb: wire.Pins}, nil)
-		return err
-	})
-	if errors.Is(err, unix.EBADMSG) {
-		return nil, nil // of an earlier version, which cannot tell
-	}
+	ids, err := e.pins(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var list []audit.Thing
-	for _, pin := range answer.Tasks {
-		t := audit.Thing{Kind: kindPin, Name: pin.ID, Owner: pin.ID, Remove: func(ctx context.Context) error { return e.RemoveSandbox(ctx, pin.ID) }}
-		if !audit.IsID(pin.ID) {
+	for _, id := range ids {
+		t := audit.Thing{Kind: kindPin, Name: id, Owner: id, Remove: func(ctx context.Context) error { return e.RemoveSandbox(ctx, id) }}
+		if !audit.IsID(id) {
 			t.Owner, t.Foreign = "", "its name is no id of a pod"
 		}
 		list = append(list, t)

@@ -114,6 +114,7 @@ func Open(ctx context.Context, o Options) (*Executor, error) {
 	if err != nil {
 		return nil, fmt.Errorf("monitor: %w", err)
 	}
+	e.learnPins(ctx)
 	crashpoint.Here("recovery.learned")
 	return e, nil
 }

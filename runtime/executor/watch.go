@@ -10,24 +10,28 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"cri-mini/runtime/spec"
 	"cri-mini/runtime/wire"
 )
 
-// watch is told of all tasks of the monitor and then of every later exit. When
-// the monitor dies a new one takes over what we hold.
+// watch is told of all tasks of the monitor, of several at the same time, and then
+// of every later exit. When the monitor dies a new one takes over what we hold.
 func (e *Executor) watch(ctx context.Context, each func(context.Context, wire.Task) error) error {
 	conn, answer, _, err := e.monitor.bound(ctx, &wire.Request{Verb: wire.Watch}, nil)
 	if err != nil {
 		return err
 	}
+	var told errgroup.Group
+	told.SetLimit(keepIdle)
 	for _, t := range answer.Tasks {
-		if err := each(ctx, t); err != nil {
-			unix.Close(conn)
-			return err
-		}
+		told.Go(func() error { return each(ctx, t) })
+	}
+	if err := told.Wait(); err != nil {
+		unix.Close(conn)
+		return err
 	}
 	e.monitor.watching(conn)
 	go e.follow(conn)
@@ -94,6 +98,44 @@ func (e *Executor) learn(ctx context.Context, t wire.Task) error {
 	}
 	c.running = &running{pid: int(t.PID), started: t.Started, files: got, cgroup: n.Cgroup, log: n.Log, logRoot: n.LogRoot, once: n.Once, user: n.User, tracer: n.Tracer}
 	return nil
+}
+
+// learnPins takes copies of the namespaces that the monitor keeps, which are asked
+// for one by one otherwise: on a full node the first answer waits for them. What is
+// not learned here is asked for when it is needed.
+func (e *Executor) learnPins(ctx context.Context) {
+	ids, err := e.pins(ctx)
+	var asked errgroup.Group
+	asked.SetLimit(keepIdle)
+	for _, id := range ids {
+		asked.Go(func() error {
+			_, err := e.sandbox(ctx, id)
+			return err
+		})
+	}
+	if err := errors.Join(err, asked.Wait()); err != nil {
+		e.log.Warn("the monitor does not tell of all namespaces", "err", err)
+	}
+}
+
+// pins are the ids under which the monitor keeps namespaces. One of an earlier
+// version cannot tell.
+func (e *Executor) pins(ctx context.Context) (ids []string, err error) {
+	var answer *wire.Answer
+	err = outlive(ctx, func() (err error) {
+		answer, _, err = e.monitor.request(ctx, &wire.Request{Verb: wire.Pins}, nil)
+		return err
+	})
+	if errors.Is(err, unix.EBADMSG) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, pin := range answer.Tasks {
+		ids = append(ids, pin.ID)
+	}
+	return ids, nil
 }
 
 // dropStray ends a task that the monitor knows and we have no note of. Its
