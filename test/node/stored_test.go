@@ -122,6 +122,12 @@ func (m *serviceManager) count() int {
 	return len(m.kept)
 }
 
+func (m *serviceManager) storedTwice() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.twice
+}
+
 // Where the service manager keeps descriptors, the death of both is no more than
 // that of a monitor.
 func TestDeathOfDaemonAndMonitorEndsNothingWhereDescriptorsAreStored(t *testing.T) {
@@ -169,8 +175,8 @@ func TestDeathOfDaemonAndMonitorEndsNothingWhereDescriptorsAreStored(t *testing.
 	beside.end(true)
 	p.remove()
 	eventually(t, "nothing is stored", func() bool { return d.manager.count() == 0 })
-	if len(d.manager.twice) > 0 {
-		t.Errorf("stored twice: %v", d.manager.twice)
+	if twice := d.manager.storedTwice(); len(twice) > 0 {
+		t.Errorf("stored twice: %v", twice)
 	}
 	t.Log(beside)
 	check()

@@ -52,9 +52,13 @@ func TestContainersDoNotNoticeUpgradesOfDaemonAndMonitor(t *testing.T) {
 		started int64
 	}
 	var talkers []talker
+	burst := "20" // every line is looked at, which the race detector makes slow
+	if *upgradeCount > 10 {
+		burst = "100"
+	}
 	for i := range 5 {
 		o := outputs[i%2]
-		c := p.chatty(fmt.Sprint("talker", i), o.tty, append([]string{"-burst", "100", "-pause", "5ms"}, o.args...)...)
+		c := p.chatty(fmt.Sprint("talker", i), o.tty, append([]string{"-burst", burst, "-pause", "5ms"}, o.args...)...)
 		talkers = append(talkers, talker{c, o.tty, o.streams, c.pid(), c.status().StartedAt})
 	}
 	monitor, most := d.monitor(), 0
