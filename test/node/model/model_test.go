@@ -135,3 +135,11 @@ func TestCallsAtTheSameTimeHaveAnOrder(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestEachProgramHasAName(t *testing.T) {
+	for program := Sleeps; program <= Dying; program++ {
+		if text := (Container{State: Running, Program: program}).String(); !strings.HasPrefix(text, "running(") {
+			t.Errorf("program %d is %q", program, text)
+		}
+	}
+}

@@ -189,7 +189,7 @@ func (w World) String() string {
 }
 
 func (c Container) String() string {
-	program := [...]string{"sleeps", "obeys", "ends", "missing", "asked", "dying"}[c.Program]
+	program := [...]string{"sleeps", "obeys", "ends", "missing", "asked", "hurried", "dying"}[c.Program]
 	switch c.State {
 	case None:
 		return "-"
