@@ -1,59 +1,58 @@
 package image
 
-import "io"
+import (
+	"io"
+	"sync"
+)
 
 const (
 	aheadBuffers = 4
 	aheadSize    = 256 << 10
 )
 
+// aheadChunks are used again by the next layer, for a new one costs a page fault
+// for each of its pages.
+var aheadChunks = sync.Pool{New: func() any { return new(chunk) }}
+
 // readAhead reads on another goroutine while its user works.
-//
-//	reader  ──full──▶  user
-//	        ◀─empty──
 type readAhead struct {
-	full    chan chunk
-	empty   chan []byte
-	closed  chan struct{}
-	stopped chan struct{}
-	now     chunk // what the user has not read yet
-	whole   []byte
+	full   chan *chunk // closed at the end
+	closed chan struct{}
+	now    *chunk // what the user reads
+	data   []byte // what he has not read yet of it
+	err    error  // what ended the reading, once the user has met it
 }
 
-// chunk is a filled part of a buffer, and what ended the reading after it.
+// chunk is a piece of what was read, and what ended the reading after it.
 type chunk struct {
-	data []byte
-	err  error
+	buf [aheadSize]byte
+	n   int
+	err error
 }
 
 func newReadAhead(from io.Reader) *readAhead {
-	r := &readAhead{
-		full:    make(chan chunk, aheadBuffers),
-		empty:   make(chan []byte, aheadBuffers),
-		closed:  make(chan struct{}),
-		stopped: make(chan struct{}),
-	}
-	for range aheadBuffers {
-		r.empty <- nil // made when first needed: many layers are small
-	}
+	r := &readAhead{full: make(chan *chunk, aheadBuffers), closed: make(chan struct{})}
 	go r.run(from)
 	return r
 }
 
 func (r *readAhead) run(from io.Reader) {
-	defer close(r.stopped)
+	defer close(r.full)
 	for {
-		var buf []byte
 		select {
-		case buf = <-r.empty:
 		case <-r.closed:
 			return
+		default:
 		}
-		if buf == nil {
-			buf = make([]byte, aheadSize)
+		c := aheadChunks.Get().(*chunk)
+		c.n, c.err = fill(from, c.buf[:])
+		err := c.err // the chunk is given away
+		select {
+		case r.full <- c:
+		case <-r.closed:
+			aheadChunks.Put(c)
+			return
 		}
-		n, err := fill(from, buf)
-		r.full <- chunk{buf[:n], err} // never blocks: there are no more buffers than places
 		if err != nil {
 			return
 		}
@@ -72,24 +71,32 @@ func fill(from io.Reader, buf []byte) (n int, err error) {
 }
 
 func (r *readAhead) Read(p []byte) (int, error) {
-	for len(r.now.data) == 0 {
-		if r.now.err != nil {
-			return 0, r.now.err
+	for len(r.data) == 0 {
+		if r.err != nil {
+			return 0, r.err
 		}
-		if r.whole != nil {
-			r.empty <- r.whole[:cap(r.whole)]
-		}
-		r.now = <-r.full
-		r.whole = r.now.data
+		r.giveBack()
+		r.now = <-r.full // there is one: the last has an error, and none is read after it
+		r.data, r.err = r.now.buf[:r.now.n], r.now.err
 	}
-	n := copy(p, r.now.data)
-	r.now.data = r.now.data[n:]
+	n := copy(p, r.data)
+	r.data = r.data[n:]
 	return n, nil
+}
+
+func (r *readAhead) giveBack() {
+	if r.now != nil {
+		aheadChunks.Put(r.now)
+		r.now, r.data = nil, nil
+	}
 }
 
 // Close returns when the source is no longer read.
 func (r *readAhead) Close() error {
 	close(r.closed)
-	<-r.stopped
+	for c := range r.full {
+		aheadChunks.Put(c)
+	}
+	r.giveBack()
 	return nil
 }

@@ -66,8 +66,8 @@ func (s *Store) discard(pending layer.Pending) {
 	}
 }
 
-// writeLayer decompresses and unpacks on two threads, for each alone can keep
-// a core busy.
+// writeLayer has three goroutines at work: one downloads and hashes what it
+// gets, one decompresses, and one hashes that and writes it (see layer.Store).
 func (s *Store) writeLayer(ctx context.Context, blob io.Reader) (layer.Pending, error) {
 	ahead := newReadAhead(blob)
 	defer ahead.Close()
@@ -76,9 +76,7 @@ func (s *Store) writeLayer(ctx context.Context, blob io.Reader) (layer.Pending, 
 		return nil, err
 	}
 	defer closeTar()
-	tarAhead := newReadAhead(tar)
-	defer tarAhead.Close()
-	return s.store.Write(ctx, tarAhead)
+	return s.store.Write(ctx, tar)
 }
 
 // maxWindow bounds the memory that a stranger's archive can make zstd take.

@@ -6,44 +6,48 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"sync"
 
 	"github.com/opencontainers/go-digest"
 )
 
-// source reads an archive ahead of the unpacker and hashes it, so that the
-// decompression behind the reader and the writing of files run side by side.
+// source reads an archive ahead of the unpacker, so that the decompression
+// behind the reader runs beside the hashing and the writing of files: neither
+// side alone has much more to do than the other.
 type source struct {
 	ctx   context.Context
 	r     io.Reader
 	limit int64
 
-	full  chan []byte   // read and hashed, in order; closed at the end
-	empty chan []byte   // to be filled
-	quit  chan struct{} // closed when nobody wants more
+	full chan *block   // in order; closed at the end
+	quit chan struct{} // closed when nobody wants more
+	err  error         // why reading ended, nil at the end of the stream; read it after full is closed
 
-	// Written by fill, read by others after full is closed.
-	hash hash.Hash
-	err  error // why reading ended, nil at the end of the stream
-
-	block   []byte // what Read serves from
+	hash    hash.Hash
+	now     *block // what Read serves from
 	current []byte
 	ended   bool  // Read has met the end of the stream
 	failed  error // Read has met this
 }
 
-const (
-	sourceBlocks    = 4
-	sourceBlockSize = 256 << 10
-)
+// block is a piece of an archive.
+type block struct {
+	data [256 << 10]byte
+	n    int
+}
+
+// blocks are used again by the next layer, for a new one costs a page fault for
+// each of its pages.
+var blocks = sync.Pool{New: func() any { return new(block) }}
+
+// sourceBlocks bounds what is read ahead.
+const sourceBlocks = 4
 
 func newSource(ctx context.Context, r io.Reader, limit int64) *source {
 	s := &source{
 		ctx: ctx, r: r, limit: limit,
-		full: make(chan []byte, sourceBlocks), empty: make(chan []byte, sourceBlocks),
+		full: make(chan *block, sourceBlocks),
 		quit: make(chan struct{}), hash: sha256.New(),
-	}
-	for range sourceBlocks {
-		s.empty <- make([]byte, sourceBlockSize)
 	}
 	go s.fill()
 	return s
@@ -53,22 +57,27 @@ func (s *source) fill() {
 	defer close(s.full)
 	var total int64
 	for {
-		var block []byte
 		select {
-		case block = <-s.empty:
 		case <-s.quit:
 			return
+		default:
 		}
-		n, err := s.fillBlock(block[:sourceBlockSize])
-		s.hash.Write(block[:n])
-		if total += int64(n); s.limit > 0 && total > s.limit {
+		b := blocks.Get().(*block)
+		var err error
+		b.n, err = s.fillBlock(b.data[:])
+		if total += int64(b.n); s.limit > 0 && total > s.limit {
 			err = invalidf("archive of more than %d bytes", s.limit)
 		}
-		s.full <- block[:n]
+		if err != nil && err != io.EOF {
+			s.err = err
+		}
+		select {
+		case s.full <- b:
+		case <-s.quit:
+			blocks.Put(b)
+			return
+		}
 		if err != nil {
-			if err != io.EOF {
-				s.err = err
-			}
 			return
 		}
 	}
@@ -106,14 +115,12 @@ func (s *source) Read(p []byte) (int, error) {
 }
 
 func (s *source) next() error {
-	if s.block != nil {
-		s.empty <- s.block
-		s.block = nil
-	}
-	block, ok := <-s.full
+	s.giveBack()
+	b, ok := <-s.full
 	switch {
 	case ok:
-		s.block, s.current = block, block
+		s.now, s.current = b, b.data[:b.n]
+		s.hash.Write(s.current)
 		return nil
 	case s.err != nil:
 		s.failed = fmt.Errorf("read archive: %w", s.err)
@@ -121,6 +128,13 @@ func (s *source) next() error {
 	}
 	s.ended = true
 	return io.EOF
+}
+
+func (s *source) giveBack() {
+	if s.now != nil {
+		blocks.Put(s.now)
+		s.now, s.current = nil, nil
+	}
 }
 
 // finish reads what follows the end of the archive, for the digest is that of
@@ -144,6 +158,8 @@ func (s *source) finish() (digest.Digest, error) {
 // stop ends the reading; the reader is not touched any more afterwards.
 func (s *source) stop() {
 	close(s.quit)
-	for range s.full {
+	for b := range s.full {
+		blocks.Put(b)
 	}
+	s.giveBack()
 }
