@@ -1,7 +1,6 @@
 package podsandbox
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -104,29 +103,10 @@ func decode(data json.RawMessage, m proto.Message) error {
 	return protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(data, m)
 }
 
-// errUnwritten is a file whose name reached the disk before the power went, and
-// whose content did not. Records are not flushed: what they tell of is gone with
-// the boot. Whole file systems of today leave no bytes then, some leave zeros.
-var errUnwritten = errors.New("nothing of it was on the disk when the node lost its power")
-
-func readJSON(path string, v any) error {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	if len(bytes.Trim(data, "\x00")) == 0 {
-		return fmt.Errorf("read %s: %w", path, errUnwritten)
-	}
-	if err := json.Unmarshal(data, v); err != nil {
-		return fmt.Errorf("read %s: %w", path, err)
-	}
-	return nil
-}
-
 // readOptional leaves v alone when there is no such file, or nothing in it.
 func readOptional(path string, v any) (found bool, err error) {
-	err = readJSON(path, v)
-	if os.IsNotExist(err) || errors.Is(err, errUnwritten) {
+	err = atomicfile.ReadJSON(path, v)
+	if os.IsNotExist(err) || errors.Is(err, atomicfile.ErrUnwritten) {
 		return false, nil
 	}
 	return err == nil, err

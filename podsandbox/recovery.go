@@ -91,7 +91,7 @@ func (p *Pods) load() ([]*Sandbox, error) {
 			if errors.Is(err, errNewer) {
 				return err
 			}
-			if errors.Is(err, errUnwritten) {
+			if errors.Is(err, atomicfile.ErrUnwritten) {
 				if err := p.unwritten(&dir); err != nil {
 					return err
 				}
@@ -111,8 +111,8 @@ func (p *Pods) load() ([]*Sandbox, error) {
 
 func (p *Pods) loadSandbox(dir folder) (*Sandbox, error) {
 	var r podRecord
-	err := readJSON(dir.path("pod.json"), &r)
-	if (os.IsNotExist(err) || errors.Is(err, errUnwritten)) && dir.mark != "" {
+	err := atomicfile.ReadJSON(dir.path("pod.json"), &r)
+	if (os.IsNotExist(err) || errors.Is(err, atomicfile.ErrUnwritten)) && dir.mark != "" {
 		// Killed before the record was written or after it was removed: the
 		// name of the folder is all that is left of the pod.
 		return p.unnamed(dir), nil

@@ -25,7 +25,7 @@ func (s *Sandbox) loadContainers() error {
 		if errors.Is(err, errNewer) {
 			return err
 		}
-		if errors.Is(err, errUnwritten) {
+		if errors.Is(err, atomicfile.ErrUnwritten) {
 			if err := s.pods.unwritten(&dir); err != nil {
 				return err
 			}
@@ -44,7 +44,7 @@ func (s *Sandbox) loadContainers() error {
 
 func (s *Sandbox) loadContainer(dir folder) (*Container, error) {
 	var r containerRecord
-	err := readJSON(dir.path("container.json"), &r)
+	err := atomicfile.ReadJSON(dir.path("container.json"), &r)
 	if dir.mark != "" && (err != nil || r.ID != dir.id) {
 		// The name of the folder says enough to take the container away.
 		remains, err := s.pods.remains(s, dir.id)

@@ -6,6 +6,7 @@
 package atomicfile
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -32,12 +33,38 @@ func Durable(path string, data []byte, mode fs.FileMode) error {
 }
 
 // JSON writes v as indented JSON; see Volatile.
-func JSON(path string, v any) error {
+func JSON(path string, v any) error { return writeJSON(path, v, false) }
+
+// DurableJSON writes v as indented JSON; see Durable.
+func DurableJSON(path string, v any) error { return writeJSON(path, v, true) }
+
+func writeJSON(path string, v any, durable bool) error {
 	data, err := json.MarshalIndent(v, "", "\t")
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", path, err)
 	}
-	return Volatile(path, append(data, '\n'), 0o600)
+	return write(path, append(data, '\n'), 0o600, durable)
+}
+
+// ErrUnwritten is a file whose name reached the disk before the power went, and
+// whose content did not, as Volatile allows. Most file systems leave no bytes
+// then, some leave zeros.
+var ErrUnwritten = errors.New("nothing of it was on the disk when the node lost its power")
+
+// ReadJSON reads what JSON has written. Errors are those of os.ReadFile,
+// ErrUnwritten, and those of package json.
+func ReadJSON(path string, v any) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if len(bytes.Trim(data, "\x00")) == 0 {
+		return fmt.Errorf("read %s: %w", path, ErrUnwritten)
+	}
+	if err := json.Unmarshal(data, v); err != nil {
+		return fmt.Errorf("read %s: %w", path, err)
+	}
+	return nil
 }
 
 // Sweep removes the unfinished files that a crash left in dir.

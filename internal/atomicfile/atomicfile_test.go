@@ -1,6 +1,7 @@
 package atomicfile
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -54,5 +55,18 @@ func TestSweepRemovesOnlyUnfinishedFiles(t *testing.T) {
 	entries, _ := os.ReadDir(dir)
 	if len(entries) != 1 || entries[0].Name() != "record" {
 		t.Fatalf("after Sweep: %v, want only record", entries)
+	}
+}
+
+func TestReadJSONTellsAFileThatThePowerLeftEmptyFromADamagedOne(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "record")
+	for content, want := range map[string]bool{"": true, "\x00\x00\x00": true, "{": false, " ": false, "\x00{}": false} {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var v struct{}
+		if err := ReadJSON(path, &v); err == nil || errors.Is(err, ErrUnwritten) != want {
+			t.Errorf("%q: %v; want it to be of a power cut: %t", content, err, want)
+		}
 	}
 }

@@ -1,7 +1,6 @@
 package network
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"cri-mini/internal/atomicfile"
 	"cri-mini/internal/audit"
 	"cri-mini/podsandbox/network/internal/bridge"
 	"cri-mini/podsandbox/network/internal/ipam"
@@ -79,13 +79,10 @@ func subnetsOf(opt Options) ([]netip.Prefix, error) {
 		return ipam.Parse(opt.PodCIDR)
 	}
 	file := filepath.Join(opt.StateDir, "subnets.json")
-	data, err := os.ReadFile(file)
+	var kept subnetChoice
+	err := atomicfile.ReadJSON(file, &kept)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
-	}
-	var kept subnetChoice
-	if err == nil {
-		err = json.Unmarshal(data, &kept)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)

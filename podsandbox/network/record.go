@@ -1,6 +1,7 @@
 package network
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -96,8 +97,8 @@ func (r records) remove(id string) error {
 	return nil
 }
 
-// load reads all records. A damaged one is dropped: a power cut may leave it
-// empty, and what it stood for is gone with the kernel. A file whose name is no
+// load reads all records. One that a power cut left empty is dropped, for what
+// it stood for is gone with the boot, and a damaged one too. A file whose name is no
 // id was put there by somebody else.
 func (r records) load(log *slog.Logger) ([]record, error) {
 	entries, err := os.ReadDir(r.dir)
@@ -119,7 +120,11 @@ func (r records) load(log *slog.Logger) ([]record, error) {
 		case errors.As(err, new(*fs.PathError)): // it may be whole
 			return nil, err
 		default:
-			log.Warn("drop damaged record of a pod", "file", r.path(id), "err", err)
+			level := slog.LevelWarn
+			if errors.Is(err, atomicfile.ErrUnwritten) {
+				level = slog.LevelInfo
+			}
+			log.Log(context.Background(), level, "drop damaged record of a pod", "file", r.path(id), "err", err)
 			if err := r.remove(id); err != nil {
 				return nil, err
 			}
@@ -129,11 +134,7 @@ func (r records) load(log *slog.Logger) ([]record, error) {
 }
 
 func (r records) read(id string) (rec record, err error) {
-	data, err := os.ReadFile(r.path(id))
-	if err != nil {
-		return rec, err
-	}
-	if err := json.Unmarshal(data, &rec); err != nil {
+	if err := atomicfile.ReadJSON(r.path(id), &rec); err != nil {
 		return rec, err
 	}
 	return rec, rec.check(id)

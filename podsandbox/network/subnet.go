@@ -1,12 +1,10 @@
 package network
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
 
@@ -42,10 +40,7 @@ func (f *builtin) learnSubnets() (err error) {
 }
 
 func (f *builtin) kept() (kept subnetChoice, err error) {
-	data, err := os.ReadFile(f.subnetFile())
-	if err == nil {
-		err = json.Unmarshal(data, &kept)
-	}
+	err = atomicfile.ReadJSON(f.subnetFile(), &kept)
 	if err == nil {
 		_, err = ipam.NewPool(kept.Subnets)
 	}
@@ -75,7 +70,7 @@ func (f *builtin) subnets() ([]netip.Prefix, error) {
 	if err != nil {
 		return nil, err
 	}
-	return chosen, atomicfile.JSON(f.subnetFile(), subnetChoice{Subnets: chosen})
+	return chosen, atomicfile.DurableJSON(f.subnetFile(), subnetChoice{Subnets: chosen})
 }
 
 // givenSubnets are the subnets that were not chosen by us.
@@ -117,7 +112,7 @@ func (f *builtin) setPodCIDR(cidr string) error {
 	if f.pool != nil && slices.Equal(f.pool.Subnets(), subnets) {
 		return nil
 	}
-	if err := atomicfile.JSON(f.subnetFile(), subnetChoice{Given: true, Subnets: subnets}); err != nil {
+	if err := atomicfile.DurableJSON(f.subnetFile(), subnetChoice{Given: true, Subnets: subnets}); err != nil {
 		return fmt.Errorf("pod CIDR %q: %w", cidr, err)
 	}
 	f.given = subnets
