@@ -64,7 +64,7 @@ func TestContainersDoNotNoticeUpgradesOfDaemonAndMonitor(t *testing.T) {
 	monitor, most := d.monitor(), 0
 	count := (*upgradeCount + 1) / 2 * 2 // back to the first build
 	for n := range count {
-		ending := p.run(containerConfig(fmt.Sprint("ending", n), "sh", "-c", fmt.Sprintf("usleep %d; echo end; exit %d", 20000*(n%10), 1+n%100)))
+		ending := p.run(containerConfig(fmt.Sprint("ending", n), "sh", "-c", fmt.Sprintf("sleep %.2f; echo end; exit %d", 0.02*float64(n%10), 1+n%100)))
 		began := time.Now()
 		d.kill()
 		d.swapBuild(build)
