@@ -18,7 +18,7 @@ var usual = []struct{ pattern, why string }{
 	{`"Failed to get system container stats".* containerName="/(tests|system.slice/vm.service)"`, "the kubelet's own eyes find a group later than it asks for it, here that of the tests"},
 	{"Housekeeping took longer than expected", "a machine that is slow or busy"},
 	{"Eviction manager: (cannot evict a critical pod|eviction thresholds have been met, but no pods are active to evict)", "a disk that is never free enough, and static pods"},
-	{"failed to delete cgroup paths for .*Timed out while waiting for systemd to remove", "systemd ends many slices at once on a machine that is slow or busy; the kubelet asks again"},
+	{"(failed to delete cgroup paths for .*Timed out while waiting for systemd to remove|cgroups exist and are correctly applied: .*Timeout waiting for systemd to create)", "systemd makes and ends many slices at once on a machine that is slow or busy; the kubelet asks again"},
 
 	// What the tests have fail.
 	{"back-off .* restarting failed container=main pod=always-node", "a pod that fails on purpose"},

@@ -64,17 +64,23 @@ func (m *May) Answer(op Op, code codes.Code) error {
 
 // Answers takes note of what several calls of the same kind at the same time
 // heard. They may have joined each other or come one after the other. Others of
-// them, if some were cut off, may have been first.
+// them, if some were cut off, may have been first, and not come to their end.
 func (m *May) Answers(op Op, cut bool, heard ...codes.Code) error {
 	next := map[World]bool{}
 	for w := range m.settled() {
-		for _, first := range w.Do(op) {
-			all := map[codes.Code]bool{first.Code: true}
-			for _, second := range first.After.Do(op) {
-				all[second.Code] = true
-			}
-			if (cut || slices.Contains(heard, first.Code)) && !slices.ContainsFunc(heard, func(c codes.Code) bool { return !all[c] }) {
-				next[first.After] = true
+		begun := []World{w}
+		if cut {
+			begun = append(begun, w.Begun(op)...)
+		}
+		for _, b := range begun {
+			for _, first := range b.Do(op) {
+				all := map[codes.Code]bool{first.Code: true}
+				for _, second := range first.After.Do(op) {
+					all[second.Code] = true
+				}
+				if (cut || slices.Contains(heard, first.Code)) && !slices.ContainsFunc(heard, func(c codes.Code) bool { return !all[c] }) {
+					next[first.After] = true
+				}
 			}
 		}
 	}

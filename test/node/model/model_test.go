@@ -143,3 +143,15 @@ func TestEachProgramHasAName(t *testing.T) {
 		}
 	}
 }
+
+// Of three starts at once one was cut off by the death of the monitor and one
+// hears that the container has ended: how, the third may have decided.
+func TestAnswerAfterACallThatDidNotComeToItsEndIsUnderstood(t *testing.T) {
+	m := begun(t, Missing)
+	if err := m.Answers(Op{Kind: Start, Disturbed: true}, true, codes.FailedPrecondition); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.See("broken", func(w World) bool { return w.Pods[0].Containers[0] == Container{State: Exited, Code: CodeBroken} }); err != nil {
+		t.Error(err)
+	}
+}
