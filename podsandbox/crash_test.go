@@ -306,6 +306,34 @@ func TestRecordsWithoutContentAfterAPowerCutAreTakenAway(t *testing.T) {
 	}
 }
 
+// Without a power cut an empty record is damage, and damage is kept to be looked at.
+func TestRecordsWithoutContentAreDamagedWhileThePodLives(t *testing.T) {
+	for _, record := range []string{"pod.json", "container.json"} {
+		t.Run(record, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, l *life) {
+				for _, step := range []string{"run a", "create a/web", "start a/web"} {
+					l.do(strings.Fields(step))
+				}
+				c, _ := l.pods.Container(l.id("a/web"))
+				path := c.dir.path(record)
+				if record == "pod.json" {
+					path = c.Sandbox.dir.path(record)
+				}
+				l.end()
+				if err := os.WriteFile(path, nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				l.world = l.world.copy()
+				l.open()
+				synctest.Wait()
+				if bad, _ := os.ReadDir(filepath.Join(l.root, "bad-records")); len(bad) != 1 {
+					t.Errorf("put aside: %v, want one", bad)
+				}
+			})
+		})
+	}
+}
+
 func TestMonitorThatForgotMakesPodsNotReady(t *testing.T) {
 	inBubble(t, func(t *testing.T, l *life) {
 		for _, step := range []string{"run a", "create a/web", "start a/web", "create a/idle"} {

@@ -91,7 +91,7 @@ func (p *Pods) load() ([]*Sandbox, error) {
 			if errors.Is(err, errNewer) {
 				return err
 			}
-			if errors.Is(err, atomicfile.ErrUnwritten) {
+			if errors.Is(err, atomicfile.ErrUnwritten) && !p.lives(dir.id) {
 				if err := p.unwritten(&dir); err != nil {
 					return err
 				}
@@ -154,6 +154,15 @@ func (p *Pods) loadSandbox(dir folder) (*Sandbox, error) {
 func (p *Pods) unnamed(dir folder) *Sandbox {
 	return &Sandbox{ID: dir.id, pods: p, dir: dir, spec: spec.Sandbox{ID: dir.id},
 		config: &criapi.PodSandboxConfig{Metadata: &criapi.PodSandboxMetadata{}}}
+}
+
+// lives tells whether a pod is of this boot: the power did not go since.
+func (p *Pods) lives(id string) bool {
+	file, _, err := p.opt.Executor.SandboxNetNS(p.ctx, id)
+	if err != nil {
+		return false
+	}
+	return file.Close() == nil
 }
 
 // unwritten marks a pod or container of which only the name is left, so that

@@ -25,7 +25,7 @@ func (s *Sandbox) loadContainers() error {
 		if errors.Is(err, errNewer) {
 			return err
 		}
-		if errors.Is(err, atomicfile.ErrUnwritten) {
+		if errors.Is(err, atomicfile.ErrUnwritten) && s.boot != s.pods.opt.BootID {
 			if err := s.pods.unwritten(&dir); err != nil {
 				return err
 			}

@@ -205,7 +205,7 @@ func serveAs(t *testing.T, pods Pods, config Config, change func(*limits)) *Serv
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.limits.creation, s.limits.farewell = 2*time.Second, time.Second
+	s.limits.creation, s.limits.farewell, s.limits.parting = 2*time.Second, time.Second, 200*time.Millisecond
 	change(&s.limits)
 	run(t, s, pods)
 	return s

@@ -115,6 +115,48 @@ func TestExecDiesWithItsClient(t *testing.T) {
 	}
 }
 
+// An empty error stream would mean that the program did well.
+func TestClientsHearThatTheServerEnds(t *testing.T) {
+	noGoroutines(t)
+	for _, protocol := range []string{v4, "v3.channel.k8s.io"} {
+		m := newMachine()
+		s := serveAs(t, m, Config{Address: "127.0.0.1:0"}, func(l *limits) { l.parting = 5 * time.Second })
+		executing := dialURL(t, execURL(t, s, &criapi.ExecRequest{Cmd: []string{"sleep", "1000"}, Stdout: true}), protocol)
+		told := []io.Reader{executing.stream("streamType", "error")}
+		executing.stream("streamType", "stdout")
+		pid := <-m.started
+		answer, err := s.Attach(&criapi.AttachRequest{ContainerId: "c", Stdout: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		attached := dialURL(t, answer.Url, protocol)
+		told = append(told, attached.stream("streamType", "error"))
+		attached.stream("streamType", "stdout")
+		<-m.views
+		socket := dialSocket(t, execURL(t, s, &criapi.ExecRequest{Cmd: []string{"sleep", "1000"}, Stdout: true}), v5)
+		socket.read()
+		<-m.started
+		closed := make(chan error, 1)
+		go func() { closed <- s.Close() }()
+		for _, stream := range told {
+			if got := text(t, stream); !strings.Contains(got, errEnding.Error()) {
+				t.Errorf("%s: the client hears %q", protocol, got)
+			}
+		}
+		socket.wait()
+		if got := socket.got(errorChannel); !strings.Contains(got, errEnding.Error()) {
+			t.Errorf("the client of a WebSocket hears %q", got)
+		}
+		executing.conn.Close()
+		attached.conn.Close()
+		socket.ws.Close()
+		if err := <-closed; err != nil {
+			t.Error(err)
+		}
+		eventually(t, "the program is dead", func() bool { return syscall.Kill(pid, 0) != nil })
+	}
+}
+
 func TestTerminalSizesReachTheProgram(t *testing.T) {
 	noGoroutines(t)
 	m := newMachine()

@@ -38,7 +38,17 @@ func (s *Server) serveRemote(w http.ResponseWriter, r *http.Request, want wanted
 		slog.Debug("streaming connection not made", "path", r.URL.Path, "err", err)
 		return
 	}
-	c.finish(run(ctx, c))
+	s.remotes.Add(1)
+	defer s.remotes.Add(-1)
+	// Only what is run is cut off when we end, for the client is still to hear it.
+	running, cut := context.WithCancelCause(ctx)
+	defer cut(nil)
+	defer context.AfterFunc(s.ending, func() { guarded(ctx, "end a client's program", func() { cut(errEnding) }) })()
+	err = run(running, c)
+	if context.Cause(running) == errEnding {
+		err = errEnding
+	}
+	c.finish(err)
 }
 
 // negotiate picks the first of the client's protocols that we speak. A client

@@ -48,6 +48,7 @@ type limits struct {
 	ping     time.Duration // between two pings of a WebSocket
 	silence  time.Duration // without any frame from a WebSocket client
 	farewell time.Duration // until a client closes after the end was told
+	parting  time.Duration // for all clients, when the server ends
 
 	forwards       int // connections of all clients
 	clientForwards int // and of one
@@ -64,6 +65,7 @@ var defaultLimits = limits{
 	ping:     10 * time.Second,
 	silence:  2 * time.Minute, // a client that waits for its own reader may be slow to answer
 	farewell: 5 * time.Second,
+	parting:  time.Second,
 }
 
 // Server gives out URLs and serves what comes back on them.
@@ -78,6 +80,9 @@ type Server struct {
 	limits   limits
 	pods     Pods
 
+	ending     context.Context // until Close
+	end        context.CancelFunc
+	remotes    atomic.Int64  // clients of exec and attach
 	forwarding atomic.Int64  // connections
 	dials      chan struct{} // a place for each that may be made at a time
 }
@@ -85,6 +90,7 @@ type Server struct {
 // Listen opens the address.
 func Listen(config Config) (*Server, error) {
 	s := &Server{tokens: newTokens(), conns: newConnections(), room: &room{limit: serverRoom}, limits: defaultLimits}
+	s.ending, s.end = context.WithCancel(context.Background())
 	if config.Certificate != "" {
 		certificate, err := newCertificate(config.Certificate, config.Key)
 		if err != nil {
@@ -155,8 +161,17 @@ func (s *Server) Serve(pods Pods) error {
 	return err
 }
 
-// Close ends all connections, and with them what was done for them.
+// errEnding is what clients of exec and attach hear from a server that ends. An
+// error stream that ends without a word means success to them.
+var errEnding = errors.New("the daemon ends, and with it this connection; a program of exec is killed, the container goes on")
+
+// Close ends all connections, and with them what was done for them. Clients that
+// listen are told.
 func (s *Server) Close() error {
+	s.end()
+	for end := time.Now().Add(s.limits.parting); s.remotes.Load() > 0 && time.Now().Before(end); {
+		time.Sleep(5 * time.Millisecond)
+	}
 	err := s.http.Close()
 	s.conns.closeAll() // those that were taken over from net/http
 	// Before Serve the HTTP server does not know the listener.

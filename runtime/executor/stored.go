@@ -12,7 +12,6 @@ import (
 	"strings"
 
 	"cri-mini/internal/fdstore"
-	"cri-mini/runtime/wire"
 )
 
 // What we hold twice, for a monitor that dies, the service manager holds a third
@@ -23,8 +22,14 @@ const (
 	storedPod  = "pod/"
 )
 
+// storeTask leaves out a stdin that is to be closed with the first client: a
+// program would wait for its end as long as anybody holds it.
 func (e *Executor) storeTask(c *container) {
-	e.store.Keep(storedTask+c.id, fdstore.Bundle(c.running.files))
+	b := fdstore.Bundle(maps.Clone(c.running.files))
+	if c.running.once {
+		delete(b, "stdin")
+	}
+	e.store.Keep(storedTask+c.id, b)
 }
 
 // restore hands the monitor what was stored and it does not have: it and the
@@ -33,13 +38,13 @@ func (e *Executor) restore(ctx context.Context, kept map[string]fdstore.Bundle) 
 	if len(kept) == 0 && e.store == nil {
 		return nil
 	}
-	answer, _, err := e.monitor.request(ctx, &wire.Request{Verb: wire.Pins}, nil)
+	ids, err := e.pins(ctx) // none of a monitor that is too old to tell; what it has is pinned again
 	if err != nil {
 		return err
 	}
 	pinned := map[string]bool{}
-	for _, pin := range answer.Tasks {
-		pinned[pin.ID] = true
+	for _, id := range ids {
+		pinned[id] = true
 	}
 	pods, tasks := 0, 0
 	for name, b := range kept {
