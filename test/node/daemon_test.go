@@ -137,10 +137,11 @@ func (d *daemon) launch() {
 	defer log.Close()
 	d.process = d.command()
 	d.process.Stdout, d.process.Stderr = log, log
+	begin := d.process.Start
 	if d.manager != nil {
-		d.manager.prepare(d.process)
+		begin = func() error { return d.manager.start(d.process) }
 	}
-	if err := d.process.Start(); err != nil {
+	if err := begin(); err != nil {
 		d.t.Fatal(err)
 	}
 	d.ended = make(chan error, 1)

@@ -95,8 +95,8 @@ func (m *serviceManager) hear(text string, files []int) {
 	}
 }
 
-// prepare has a command be started as a service.
-func (m *serviceManager) prepare(cmd *exec.Cmd) {
+// start starts a command as a service. What it is given nobody closes meanwhile.
+func (m *serviceManager) start(cmd *exec.Cmd) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var names []string
@@ -114,6 +114,7 @@ func (m *serviceManager) prepare(cmd *exec.Cmd) {
 	// The number of the process is known in it only.
 	cmd.Args = append([]string{"sh", "-c", `LISTEN_PID=$$ exec "$0" "$@"`, cmd.Path}, cmd.Args[1:]...)
 	cmd.Path = "/bin/sh"
+	return cmd.Start()
 }
 
 func (m *serviceManager) count() int {
