@@ -83,7 +83,10 @@ func (p *program) start() (*keeper, error) {
 		return nil, err
 	}
 	defer read.Close()
-	command := exec.Command("/proc/self/fd/" + strconv.Itoa(int(file.Fd())))
+	// Handed over, for between fork and execve Go puts a pipe of its own into the
+	// place behind all that it hands over, and the file could be there.
+	command := exec.Command("/proc/self/fd/3")
+	command.ExtraFiles = []*os.File{file}
 	command.Args, command.Env, command.Dir = []string{"cri-mini: keeper"}, []string{}, "/"
 	command.Stdin = read
 	command.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
