@@ -191,7 +191,7 @@ func (r *recovery) container(c *Container) {
 	case known:
 	case c.started.PID != 0, c.Sandbox.boot != r.p.opt.BootID:
 		e := ending(spec.Exit{At: time.Now(), Unknown: true})
-		if c.started.PID == 0 {
+		if _, err := os.Lstat(c.dir.path("start.json")); errors.Is(err, os.ErrNotExist) {
 			e.Message = "the node went down before the container was started"
 		}
 		c.finish(e)

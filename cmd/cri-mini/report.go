@@ -38,7 +38,7 @@ func hintFor(err error, g *commandLine) string {
 		// pods that are meant.
 		return "start the daemon with: " + g.serveLine() + ", and with the same --root and --state as before"
 	case errors.Is(err, admin.ErrLost):
-		return "its containers go on; look with: cri-mini ps"
+		return "its containers go on, programs of exec are killed; look with: cri-mini ps"
 	}
 	return usageHint(err)
 }

@@ -9,6 +9,7 @@
 package fdstore
 
 import (
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"log/slog"
@@ -18,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -80,6 +82,10 @@ func inherited(pid, count string, log *slog.Logger) map[string]Bundle {
 	kept := map[string]Bundle{}
 	for fd := firstFile; fd < firstFile+n; fd++ {
 		name, b, err := peek(fd)
+		if errors.Is(err, unix.EBADF) {
+			log.Warn("the service manager gives fewer descriptors than it says", "said", n, "given", fd-firstFile)
+			break // those behind may be the runtime's own
+		}
 		unix.Close(fd) // the manager has it still
 		if err != nil {
 			log.Warn("ignoring what the service manager gives", "err", err)
@@ -191,7 +197,8 @@ func (s *Store) say(w word) {
 	s.changed.Signal()
 }
 
-// Close says what is left to be said.
+// Close says what is left to be said. To a manager that does not listen the rest
+// is not said.
 func (s *Store) Close() error {
 	if s == nil {
 		return nil
@@ -204,8 +211,8 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// patience is how long the manager may leave its queue full.
-const patience = 10
+// patience is how long the manager may leave its queue full; less in a test.
+var patience = 10 * time.Second
 
 // speak tells the manager, in order. While it is busy we wait, and nobody else.
 func (s *Store) speak() {
@@ -216,7 +223,8 @@ func (s *Store) speak() {
 		socket = -1
 	}
 	defer unix.Close(socket)
-	unix.SetsockoptTimeval(socket, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Sec: patience})
+	limit := unix.NsecToTimeval(patience.Nanoseconds())
+	unix.SetsockoptTimeval(socket, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit)
 	for {
 		s.mu.Lock()
 		for len(s.queue) == 0 && !s.closed {
@@ -228,12 +236,25 @@ func (s *Store) speak() {
 		if len(words) == 0 {
 			return
 		}
-		for _, w := range words {
-			if err := s.send(socket, w); err != nil {
+		for i, w := range words {
+			err := s.send(socket, w)
+			if err != nil {
 				s.log.Warn("the service manager does not hear what it is to store", "err", err)
+			}
+			if errors.Is(err, unix.EAGAIN) && s.ends() {
+				for _, w := range words[i+1:] {
+					unix.Close(w.file)
+				}
+				return
 			}
 		}
 	}
+}
+
+func (s *Store) ends() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
 }
 
 func (s *Store) send(socket int, w word) error {

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -166,6 +167,27 @@ func TestCallersDoNotWaitForABusyManager(t *testing.T) {
 	}
 	if err := s.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestEndDoesNotWaitForAManagerThatHangs(t *testing.T) {
+	manager(t)
+	usual := patience
+	patience = 100 * time.Millisecond
+	defer func() { patience = usual }()
+	s, _ := FromEnvironment(slog.Default())
+	for n := range 3000 {
+		s.Drop(fmt.Sprint(n))
+	}
+	closed := make(chan error, 1)
+	go func() { closed <- s.Close() }()
+	select {
+	case err := <-closed:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(time.Minute):
+		t.Error("it still waits")
 	}
 }
 

@@ -178,6 +178,23 @@ func (n *node) exit(id string) spec.Exit {
 	}
 }
 
+// ends gives a container its last input, and sees with which code and log it ends.
+func (n *node) ends(s spec.Container, input string, code int, log string) {
+	n.t.Helper()
+	a, err := n.Attach(n.t.Context(), s.ID)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	defer a.Close()
+	io.WriteString(a.Stdin(), input)
+	if exit := n.exit(s.ID); exit.Code != code || exit.Unknown {
+		n.t.Errorf("exit %+v, want %d", exit, code)
+	}
+	if text := logText(n.t, s.LogPath); text != log {
+		n.t.Errorf("log %q, want %q", text, log)
+	}
+}
+
 // output runs a container to its end and returns what it wrote to its log,
 // without the stamps.
 func (n *node) output(s spec.Container) (string, spec.Exit) {
@@ -478,18 +495,7 @@ func TestDaemonComesBackAndFindsItsContainers(t *testing.T) {
 	if err != nil || len(tasks) != 1 || tasks["a"].Exit != nil {
 		t.Fatalf("tasks %+v, %v", tasks, err)
 	}
-	a, err := again.Attach(t.Context(), "a")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer a.Close()
-	io.WriteString(a.Stdin(), "two\n")
-	if exit := n.exit("a"); exit.Code != 5 {
-		t.Errorf("exit %+v, want 5", exit)
-	}
-	if text := logText(t, s.LogPath); text != "one\ntwo\n" {
-		t.Errorf("log %q", text)
-	}
+	n.ends(s, "two\n", 5, "one\ntwo\n")
 	got := n.run("b", "ls /dev/shm; echo fine", nil) // the sandbox is found again
 	if got != "fine" {
 		t.Errorf("second container said %q", got)
@@ -506,18 +512,7 @@ func TestMonitorIsReplacedAndNothingIsLost(t *testing.T) {
 		time.Sleep(5 * time.Millisecond)
 	}
 	time.Sleep(50 * time.Millisecond)
-	a, err := n.Attach(t.Context(), "a")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer a.Close()
-	io.WriteString(a.Stdin(), "two\n")
-	if exit := n.exit("a"); exit.Code != 5 || exit.Unknown {
-		t.Errorf("exit %+v, want 5", exit)
-	}
-	if text := logText(t, s.LogPath); text != "one\ntwo\n" {
-		t.Errorf("log %q", text)
-	}
+	n.ends(s, "two\n", 5, "one\ntwo\n")
 }
 
 func TestMountPointsBehindDanglingLinksAreMade(t *testing.T) {

@@ -243,3 +243,16 @@ func TestMasksCannotBeTurnedAway(t *testing.T) {
 		t.Errorf("a mask behind a magic link: %v, want an error about it", err)
 	}
 }
+
+// The folder is on a tmpfs and ours alone; what happens to it anyway ends nothing.
+func TestDamagedNoteKeepsNoDaemonFromStarting(t *testing.T) {
+	n := newNode(t, spec.Sandbox{})
+	c := n.container("a", func(s *spec.Container) { s.Stdin = true }, "sh", "-c", "read x; exit 3")
+	n.start(c)
+	n.Close()
+	if err := os.WriteFile(filepath.Join(n.root, tasksDir, "a"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n.nextDaemon()
+	n.ends(c, "end\n", 3, "")
+}

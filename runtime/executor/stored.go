@@ -25,6 +25,9 @@ const (
 // storeTask leaves out a stdin that is to be closed with the first client: a
 // program would wait for its end as long as anybody holds it.
 func (e *Executor) storeTask(c *container) {
+	if e.store == nil {
+		return
+	}
 	b := fdstore.Bundle(maps.Clone(c.running.files))
 	if c.running.once {
 		delete(b, "stdin")
@@ -121,8 +124,12 @@ func (e *Executor) restoreTask(ctx context.Context, id string, b fdstore.Bundle)
 		e.store.Drop(storedTask + id)
 		return false, nil
 	}
-	if err != nil || b["pidfd"] == nil {
-		return false, err
+	if err != nil { // a daemon that does not start would help nobody
+		e.log.Warn("not taking back a stored task", "err", err)
+		return false, nil
+	}
+	if b["pidfd"] == nil {
+		return false, nil
 	}
 	if n.PID == 0 {
 		n.PID = processOf(b["pidfd"])

@@ -208,18 +208,7 @@ func TestMonitorOfAnotherProtocolIsUpgradedBeforeAnythingElse(t *testing.T) {
 	if n.MonitorPID() != pid || !runs(t, pid, ownProgram) {
 		t.Errorf("the monitor is %d and runs our program: %t; want %d", n.MonitorPID(), runs(t, pid, ownProgram), pid)
 	}
-	view, err := n.Attach(t.Context(), "a")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer view.Close()
-	io.WriteString(view.Stdin(), "end\n")
-	if exit := n.exit("a"); exit.Code != 3 {
-		t.Errorf("exit %+v, want 3", exit)
-	}
-	if got := logText(t, c.LogPath); got != "beginend\n" {
-		t.Errorf("log %q", got)
-	}
+	n.ends(c, "end\n", 3, "beginend\n")
 }
 
 // A daemon of an older build, say: nothing is read, everything is handed over
@@ -247,18 +236,7 @@ func TestMonitorThatCannotReadTheHandoverGetsWhatTheDaemonHolds(t *testing.T) {
 	if n.MonitorPID() != pid {
 		t.Errorf("the monitor is process %d, was %d", n.MonitorPID(), pid)
 	}
-	view, err := n.Attach(t.Context(), "a")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer view.Close()
-	io.WriteString(view.Stdin(), "end\n")
-	if exit := n.exit("a"); exit.Code != 3 || exit.Unknown {
-		t.Errorf("exit %+v, want 3", exit)
-	}
-	if got := logText(t, c.LogPath); got != "end\n" {
-		t.Errorf("log %q", got)
-	}
+	n.ends(c, "end\n", 3, "end\n")
 }
 
 func TestMonitorThatCannotExecuteTheProgramGoesOn(t *testing.T) {

@@ -72,8 +72,9 @@ func exitOf(t wire.Task) spec.Exit {
 // learn takes copies of a running task's descriptors.
 func (e *Executor) learn(ctx context.Context, t wire.Task) error {
 	n, noteErr := e.noteOf(t.ID)
-	if noteErr != nil && !errors.Is(noteErr, os.ErrNotExist) {
-		return noteErr
+	stray := errors.Is(noteErr, os.ErrNotExist)
+	if noteErr != nil && !stray { // the task is ours all the same
+		e.log.Warn("what is known of a task is only what the monitor tells", "err", noteErr)
 	}
 	_, got, err := e.monitor.request(ctx, &wire.Request{Verb: wire.Files, ID: t.ID}, nil)
 	if err != nil {
@@ -82,7 +83,7 @@ func (e *Executor) learn(ctx context.Context, t wire.Task) error {
 		}
 		return err
 	}
-	if noteErr != nil {
+	if stray {
 		return e.dropStray(ctx, t.ID, got)
 	}
 	if f := got["rootfs"]; f != nil { // the monitor's alone, see Start

@@ -81,7 +81,14 @@ func readHandover(memory int) (*wire.Handover, error) {
 	return wire.DecodeHandover(content)
 }
 
+// letGo closes all that was handed over. What is bound to a connection ends with
+// it; of a handover that cannot be read nobody knows what that is.
 func (m *Monitor) letGo(h *wire.Handover) {
+	for i := range h.Tasks {
+		if h.Tasks[i].Spec.Bound {
+			restored(&h.Tasks[i]).kill()
+		}
+	}
 	m.tasks, m.pins, m.watchers = map[string]*task{}, map[string]*pin{}, map[*conn]bool{}
 	for _, fd := range h.Files {
 		m.unwatch(fd)

@@ -3,6 +3,7 @@ package monitor
 import (
 	"errors"
 	"fmt"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -232,4 +233,27 @@ func childThatEnds(t *testing.T) (pid, pidfd int) {
 		t.Fatal(err)
 	}
 	return pid, pidfd
+}
+
+// What is bound to a connection must not outlive it because an upgrade failed.
+func TestWhatIsBoundEndsWithAHandoverThatIsLetGo(t *testing.T) {
+	program := exec.Command("sleep", "1000")
+	if err := program.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pidfd, err := unix.PidfdOpen(program.Process.Pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := newMonitor(4096)
+	if err := m.prepare(); err != nil {
+		t.Fatal(err)
+	}
+	defer m.closeAll()
+	none := wire.HeldTask{Cgroup: -1, Record: -1, Log: -1, Stdin: -1, Terminal: -1, Rootfs: -1, Pidfd: pidfd}
+	none.Spec.Bound = true
+	m.letGo(&wire.Handover{Tasks: []wire.HeldTask{none}, Files: []int{pidfd}})
+	if err := program.Wait(); err == nil || err.Error() != "signal: killed" {
+		t.Errorf("the program ended with %v, want it killed", err)
+	}
 }
